@@ -1,0 +1,30 @@
+"""cyconv: convolutional networks on the CPU, from explicit loops to the speed of the machine."""
+
+from cyconv import datasets, layers, naive, presets
+from cyconv.errors import CheckpointError, DataFormatError, DownloadError
+from cyconv.functional import col2im, conv2d, conv2d_backward, im2col
+from cyconv.geometry import conv_output_size
+from cyconv.network import Network
+from cyconv.optimizers import Adam
+from cyconv.threads import get_num_threads, set_num_threads
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Adam",
+    "CheckpointError",
+    "DataFormatError",
+    "DownloadError",
+    "Network",
+    "col2im",
+    "conv2d",
+    "conv2d_backward",
+    "conv_output_size",
+    "datasets",
+    "get_num_threads",
+    "im2col",
+    "layers",
+    "naive",
+    "presets",
+    "set_num_threads",
+]

@@ -1,0 +1,88 @@
+"""One convolution on one block of images: forward and backward, the same for arrays and networks.
+
+A block is cut into tiles of whole output rows whose columns fit the cache. The geometry, the block
+and the tile are fixed by shapes, so the result never depends on the number of threads.
+"""
+
+from cython cimport floating
+from libc.string cimport memset
+
+from cyconv._core.columns cimport Window, col2im_rows, im2col_rows, is_identity
+from cyconv._core.gemm cimport gemm
+from cyconv._core.pointwise cimport bias_leaky_relu, column_sums
+
+
+cdef inline void conv_forward(
+    const floating* x, const floating* weight, const floating* bias, floating* y, floating* cols,
+    const Window* g, Py_ssize_t F, floating slope, Py_ssize_t first, Py_ssize_t last,
+    Py_ssize_t tile,
+) noexcept nogil:
+    """y = leaky_relu(im2col(x) · weight + bias) for the output rows first <= (n, oh) < last.
+
+    `x` and `y` are the whole batch, `cols` has room for `tile` rows; a bias of NULL counts as
+    zero and a slope of 1 leaves out the LeakyReLU. If one tile covers the range its columns are
+    in `cols` afterwards.
+    Writes: y of these rows.   Aliasing: none allowed.
+    Parallel over: nothing.    Retains: nothing.
+    """
+    cdef Py_ssize_t K = g.KH * g.KW * g.C, row, stop
+    cdef const floating* source
+    cdef floating* out
+    row = first
+    while row < last:
+        stop = min(row + tile, last)
+        if is_identity(g):
+            source = x + row * g.W * g.C
+        else:
+            im2col_rows(x, cols, g, row, stop)
+            source = cols
+        out = y + row * g.OW * F
+        # y = cols @ weight
+        gemm(False, False, (stop - row) * g.OW, F, K, source, K, weight, F, <floating> 0, out, F)
+        if bias != NULL:
+            bias_leaky_relu(out, bias, (stop - row) * g.OW, F, slope)
+        row = stop
+
+
+cdef inline void conv_backward(
+    const floating* x, const floating* weight, const floating* dy, floating* dx,
+    floating* dweight, floating* dbias, floating* cols, const Window* g, Py_ssize_t F,
+    Py_ssize_t images, Py_ssize_t tile, bint kept, bint accumulate,
+) noexcept nogil:
+    """dweight (+)= colsᵀ · dy, dbias (+)= column sums of dy, dx = col2im(dy · weightᵀ).
+
+    `x`, `dy` and `dx` begin with the first of `images` images; `kept` says that `cols` still holds
+    the columns of the forward pass, and `accumulate` that the parameters' gradients are added to.
+    A dx of NULL is left out. `cols` is overwritten.
+    Writes: dweight, dbias, dx.   Aliasing: none allowed.
+    Parallel over: nothing.       Retains: nothing.
+    """
+    cdef Py_ssize_t K = g.KH * g.KW * g.C, rows = images * g.OH, row = 0, stop, pixels
+    cdef const floating* source
+    cdef const floating* dy_tile
+    if dx != NULL and not is_identity(g):
+        memset(dx, 0, images * g.H * g.W * g.C * sizeof(floating))
+    column_sums(dy, dbias, rows * g.OW, F, accumulate)
+    while row < rows:
+        stop = min(row + tile, rows)
+        pixels = (stop - row) * g.OW
+        dy_tile = dy + row * g.OW * F
+        if is_identity(g):
+            source = x + row * g.W * g.C
+        else:
+            if not kept:
+                im2col_rows(x, cols, g, row, stop)
+            source = cols
+        # forward: y = cols @ weight, so dweight += cols.T @ dy
+        gemm(True, False, K, F, pixels, source, K, dy_tile, F,
+             <floating> (1 if accumulate else 0), dweight, F)
+        accumulate = True
+        if dx != NULL:
+            # and dcols = dy @ weight.T, over the columns that are needed no more
+            if is_identity(g):
+                gemm(False, True, pixels, K, F, dy_tile, F, weight, F, <floating> 0,
+                     dx + row * g.W * g.C, K)
+            else:
+                gemm(False, True, pixels, K, F, dy_tile, F, weight, F, <floating> 0, cols, K)
+                col2im_rows(cols, dx, g, row, stop)
+        row = stop

@@ -1,0 +1,78 @@
+"""A linear layer on the whole batch: tiles of its output, never of its sums, for the threads.
+
+A weight matrix that exceeds the cache must not be read again for every block of images. Here each
+tile of the output is one product over the full length of its sums, so the bits do not depend on
+the number of threads.
+"""
+
+from cython cimport floating
+from cython.parallel cimport prange
+
+from cyconv._core.gemm cimport gemm
+from cyconv._core.pointwise cimport bias_leaky_relu, column_sums
+
+
+cdef void forward_tile(
+    const floating* x, const floating* weight, const floating* bias, floating* y,
+    Py_ssize_t N, Py_ssize_t K, Py_ssize_t F, Py_ssize_t width, floating slope,
+) noexcept nogil:
+    """`width` columns of y, which begin where weight, bias and y do."""
+    cdef Py_ssize_t n
+    # y = x @ weight
+    gemm(False, False, N, width, K, x, K, weight, F, <floating> 0, y, F)
+    for n in range(N):
+        bias_leaky_relu(y + n * F, bias, 1, width, slope)
+
+
+def forward(
+    const floating[:, ::1] x,            # IN
+    const floating[:, ::1] weight,       # IN
+    const floating[::1] bias,            # IN
+    floating[:, ::1] y,                  # OUT
+    floating slope,
+    Py_ssize_t tile,
+    int threads,
+):
+    """y = leaky_relu(x · weight + bias); a slope of 1 leaves out the LeakyReLU.
+
+    Writes: every element of y.                  Aliasing: y must not overlap an input.
+    Parallel over: tiles of `tile` columns of y. Retains: nothing.
+    """
+    cdef Py_ssize_t t, f, F = weight.shape[1]
+    for t in prange((F + tile - 1) // tile, nogil=True, schedule="dynamic", num_threads=threads):
+        f = t * tile
+        forward_tile(&x[0, 0], &weight[0, f], &bias[f], &y[0, f], x.shape[0], x.shape[1], F,
+                     min(tile, F - f), slope)
+
+
+def backward(
+    const floating[:, ::1] dy,           # IN
+    const floating[:, ::1] x,            # IN
+    const floating[:, ::1] weight,       # IN
+    floating[:, ::1] dx,                 # OUT, or None
+    floating[:, ::1] dweight,            # OUT
+    floating[::1] dbias,                 # OUT
+    Py_ssize_t tile,
+    int threads,
+):
+    """dweight = xᵀ · dy, dbias = column sums of dy, dx = dy · weightᵀ.
+
+    Writes: every element of the outputs.        Aliasing: outputs must not overlap inputs.
+    Parallel over: tiles of `tile` rows of dweight and columns of dx.   Retains: nothing.
+    """
+    cdef Py_ssize_t N = x.shape[0], K = x.shape[1], F = weight.shape[1], t, k
+    cdef Py_ssize_t tiles = (K + tile - 1) // tile
+    cdef floating* dx_or_null = NULL if dx is None else &dx[0, 0]
+    for t in prange((1 if dx is None else 2) * tiles + 1, nogil=True, schedule="dynamic",
+                    num_threads=threads):
+        k = (t % tiles) * tile
+        if t < tiles:
+            # forward: y = x @ weight, so dweight = x.T @ dy
+            gemm(True, False, min(tile, K - k), F, N, &x[0, k], K, &dy[0, 0], F,
+                 <floating> 0, &dweight[k, 0], F)
+        elif t < 2 * tiles and dx_or_null != NULL:
+            # and dx = dy @ weight.T
+            gemm(False, True, N, min(tile, K - k), F, &dy[0, 0], F, &weight[k, 0], F,
+                 <floating> 0, dx_or_null + k, K)
+        else:
+            column_sums(&dy[0, 0], &dbias[0], N, F, False)

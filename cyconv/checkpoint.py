@@ -1,0 +1,129 @@
+"""Networks on disk: safetensors, with the architecture in the header."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from cyconv import layers as layer_types
+from cyconv.errors import CheckpointError
+from cyconv.network import Network
+
+FORMAT = "cyconv network 1"
+
+
+def save(network: Network, path) -> None:
+    """Write a network to `path`; see `Network.save`."""
+    tensors = {
+        # A view of the arena is contiguous; anything else safetensors would write scrambled.
+        name: np.ascontiguousarray(array)
+        for name, array in network.parameters().items()
+    }
+    architecture = {
+        "format": FORMAT,
+        "input_shape": network.input_shape,
+        "seed": network.seed,
+        "dtype": str(network._parameters.dtype),
+        "layers": [_describe(layer) for layer in network.layers],
+    }
+    write_atomically(path, _encode(tensors, architecture))
+
+
+def load(path) -> Network:
+    """Return the network in the file `path`; see `Network.load`."""
+    data = Path(path).read_bytes()
+    try:
+        tensors = safetensors.numpy.load(data)
+        architecture = _header(data)
+    except (safetensors.SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path}: this is no complete safetensors file of cyconv ({error})"
+        ) from None
+    # Written again, an undamaged file gives the same bytes; this finds a flip in any of them.
+    if _encode(tensors, architecture) != data:
+        raise CheckpointError(f"{path}: the file is damaged; its digest does not match its content")
+    try:
+        network = Network(
+            [_make(description) for description in architecture["layers"]],
+            tuple(architecture["input_shape"]),
+            architecture["seed"],
+            architecture["dtype"],
+        )
+        parameters = network.parameters()
+        if parameters.keys() != tensors.keys():
+            raise ValueError(f"it holds {sorted(tensors)}, not {sorted(parameters)}")
+        for name, target in parameters.items():
+            if (tensors[name].shape, tensors[name].dtype) != (target.shape, target.dtype):
+                raise ValueError(f"parameter {name} has the shape {tensors[name].shape}")
+            target[...] = tensors[name]
+    except (KeyError, TypeError, ValueError, MemoryError, OverflowError) as error:
+        raise CheckpointError(f"{path}: the architecture in it is not valid: {error}") from None
+    return network
+
+
+def write_atomically(path, data: bytes) -> None:
+    """Write a file that replaces an older one only when it is complete and on the disk."""
+    path = Path(path)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _encode(tensors, architecture) -> bytes:
+    """Return the file: the same bytes for the same content."""
+    text = json.dumps(architecture, sort_keys=True)
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        digest.update(f"{name} {tensors[name].dtype} {tensors[name].shape}".encode())
+        digest.update(tensors[name].tobytes())
+    header = json.dumps({"architecture": architecture, "sha256": digest.hexdigest()}, sort_keys=True)
+    return safetensors.numpy.save(tensors, {"cyconv": header})
+
+
+def _header(data: bytes) -> dict:
+    """Return the architecture in a safetensors file that was parsed before."""
+    length = int.from_bytes(data[:8], "little")
+    metadata = json.loads(data[8 : 8 + length])["__metadata__"]
+    architecture = json.loads(metadata["cyconv"])["architecture"]
+    if architecture["format"] != FORMAT:
+        raise ValueError(f"its format is {architecture['format']!r}, not {FORMAT!r}")
+    return architecture
+
+
+def _describe(layer) -> dict:
+    name = type(layer).__name__
+    if getattr(layer_types, name, None) is not type(layer):
+        raise TypeError(
+            f"Network.save: {layer.who} is no layer of cyconv.layers, so a file cannot name it; "
+            "save net.parameters() with numpy.savez instead"
+        )
+    return {"type": name, **layer.config}
+
+
+def _make(description) -> layer_types.Layer:
+    arguments = {
+        name: tuple(map(_tuples, value)) if isinstance(value, list) else value
+        for name, value in description.items()
+    }
+    name = arguments.pop("type")
+    if name not in layer_types.__all__ or name == "Layer":
+        raise ValueError(f"unknown layer {name!r}")
+    return getattr(layer_types, name)(**arguments)
+
+
+def _tuples(value):
+    return tuple(value) if isinstance(value, list) else value

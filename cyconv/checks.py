@@ -1,0 +1,147 @@
+"""The gate: every array that a public function is given passes here before a kernel sees it.
+
+Behind the gate an array is C-contiguous, aligned, in the machine's byte order and of a type and
+shape that a kernel can take, so that in a kernel nothing can fail.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+
+import numpy as np
+
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+BLAS_LIMIT = 2**31 - 1
+
+
+def array(value, who: str, name: str, shape=None, dtypes=FLOATS) -> np.ndarray:
+    """Return `value` as a C-contiguous array of one of `dtypes`, copied only if it must be.
+
+    Parameters
+    ----------
+    value : array_like
+        What the caller was given.
+    who, name : str
+        The function or layer, and the argument, that an error names.
+    shape : tuple of int or str, optional
+        The required shape; a string stands for an extent that may be anything and names it.
+    dtypes : sequence of dtype
+        The element types that are accepted.
+
+    Raises
+    ------
+    TypeError
+        If it is no numeric array or of another element type.
+    ValueError
+        If its shape is another.
+    """
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{who}: {name} is a masked array; fill it first: {name}.filled(0)")
+    try:
+        result = np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{who}: {name} must be an array, got {value!r:.60}: {error}") from None
+    if result.dtype not in dtypes or not result.dtype.isnative:
+        accepted = " or ".join(map(str, dtypes))
+        cast = (
+            f"; use {name}.astype(np.{dtypes[0]})" if result.dtype.kind in "fiub" else ""
+        )
+        given = type(value).__name__ if result.dtype.kind in "OUSV" else str(result.dtype)
+        raise TypeError(f"{who}: {name} must be {accepted}, got {given}{cast}")
+    if shape is not None and not matches(result.shape, shape):
+        raise ValueError(
+            f"{who}: {name} must have shape {shape_text(shape)}, got {shape_text(result.shape)}"
+        )
+    return np.require(result, requirements=("C", "A"))
+
+
+def matches(given, required) -> bool:
+    """Tell whether a shape is the required one, in which a string stands for any extent."""
+    return len(given) == len(required) and all(
+        isinstance(r, str) or g == r for g, r in zip(given, required, strict=True)
+    )
+
+
+def shape_text(shape) -> str:
+    """Return a shape as it is read: (N, 28, 28, 1)."""
+    return "(" + ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "") + ")"
+
+
+def not_empty(x, who: str, name: str) -> None:
+    """Raise ValueError if an extent other than the first, the batch, is zero."""
+    if 0 in x.shape[1:]:
+        raise ValueError(
+            f"{who}: {name} must have no empty axis but the batch, got {shape_text(x.shape)}"
+        )
+
+
+def same_dtype(who: str, **arrays) -> None:
+    """Raise TypeError if the arrays given by name are not all of one element type."""
+    (first, one), *others = arrays.items()
+    for name, other in others:
+        if other.dtype != one.dtype:
+            raise TypeError(
+                f"{who}: {name} must be {one.dtype} as {first} is, got {other.dtype}; "
+                f"use {name}.astype({first}.dtype)"
+            )
+
+
+def allocate(shape, dtype, who: str, name: str) -> np.ndarray:
+    """Return an uninitialised array, or raise OverflowError or MemoryError with the numbers."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    text = f"{who}: {name} of shape {shape_text(shape)} takes {size:,} bytes"
+    if size > sys.maxsize:
+        raise OverflowError(f"{text}, more than an address can hold; use a smaller batch")
+    if size > _physical_memory():
+        raise MemoryError(f"{text}, more than this machine's memory; use a smaller batch")
+    return np.empty(shape, dtype)
+
+
+def blas_extent(size: int, who: str, name: str) -> None:
+    """Raise OverflowError if an extent of a matrix is more than BLAS can count."""
+    if size > BLAS_LIMIT:
+        raise OverflowError(
+            f"{who}: {name} is {size:,}, but BLAS counts to {BLAS_LIMIT:,}; use a smaller kernel"
+        )
+
+
+def _physical_memory() -> int:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return sys.maxsize
+
+
+def labels(value, count: int, classes: int, who: str) -> np.ndarray:
+    """Return `value` as `count` class numbers, each from 0 to classes - 1.
+
+    Raises
+    ------
+    TypeError
+        If it is no array of integers.
+    ValueError
+        If a label is out of range, naming the first one, or there are too few or too many.
+    """
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{who}: labels is a masked array; fill it first")
+    result = np.asarray(value)
+    if result.dtype.kind in "f":
+        raise ValueError(
+            f"{who}: labels must be integers, got {result.dtype}; use labels.astype(np.int64)"
+        )
+    if result.dtype.kind not in "iu":
+        given = type(value).__name__ if result.dtype.kind in "OUSV" else str(result.dtype)
+        raise TypeError(f"{who}: labels must be an array of integers, got {given}")
+    if result.shape != (count,):
+        raise ValueError(
+            f"{who}: labels must have shape ({count},), one for each image, "
+            f"got {shape_text(result.shape)}"
+        )
+    if count and (result.min() < 0 or result.max() >= classes):
+        index = int(np.argmax((result < 0) | (result >= classes)))
+        raise ValueError(
+            f"{who}: labels must be from 0 to {classes - 1}, got {result[index]} at index {index}"
+        )
+    return np.ascontiguousarray(result, dtype=np.intp)

@@ -1,0 +1,237 @@
+"""im2col, col2im, convolution and its gradients on NumPy arrays: check, allocate, call a kernel.
+
+Images are NHWC, x[n, h, w, c]; filters are (KH, KW, C, F); columns are (N*OH*OW, KH*KW*C), one row
+for each output pixel and one column for each filter tap, so that ``cols @ weight.reshape(-1, F)``
+is the NHWC output. float32 is the fast path; float64 works everywhere.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cyconv import checks
+from cyconv._core import conv, elementwise
+from cyconv.geometry import Geometry, integer, resolve
+from cyconv.threads import get_num_threads, one_blas_thread
+
+# Bytes of columns that one tile makes at once: they should stay in the second-level cache, beside
+# the weights and the output (bench/tiles.py).
+TILE_BYTES = 256 * 1024
+# Lanes that the gradients of a batch are added up in; the sum is the same for any thread count.
+LANES = 16
+
+
+def im2col(x, kernel_size, stride=1, padding=0) -> np.ndarray:
+    """Return the patches under every output pixel as the rows of a matrix.
+
+    ``cols[(n, oh, ow), (kh, kw, c)] = x[n, oh*sh - ph + kh, ow*sw - pw + kw, c]``, zero outside
+    the image (the course's slide "im2col").
+
+    Parameters
+    ----------
+    x : ndarray of shape (N, H, W, C), float32 or float64
+    kernel_size, stride : int or (y, x)
+    padding : int, (y, x), ((top, bottom), (left, right)), "valid" or "same"
+        Zeros around the image; "same" gives ceil(H / stride) rows, the extra zero goes after.
+
+    Returns
+    -------
+    ndarray of shape (N*OH*OW, KH*KW*C)
+
+    Raises
+    ------
+    TypeError
+        If an argument is of the wrong kind or element type.
+    ValueError
+        If a shape or size is wrong, or an output size is not an integer.
+    MemoryError, OverflowError
+        If the columns cannot be held.
+    """
+    x, geometry = check_im2col(x, kernel_size, stride, padding, "im2col")
+    cols = empty_columns(x, geometry, "im2col")
+    if cols.size:
+        conv.im2col(x, cols, geometry._asdict(), get_num_threads())
+    return cols
+
+
+def col2im(cols, input_shape, kernel_size, stride=1, padding=0) -> np.ndarray:
+    """Add every element of a column matrix to the pixel that im2col copies it from.
+
+    The exact adjoint of `im2col`: ``<im2col(x), cols> == <x, col2im(cols)>`` (the course's slide
+    "Exercise: how do we backprop im2col?").
+
+    Parameters
+    ----------
+    cols : ndarray of shape (N*OH*OW, KH*KW*C), float32 or float64
+    input_shape : (N, H, W, C)
+        Shape of the images.
+    kernel_size, stride, padding
+        As in `im2col`.
+
+    Returns
+    -------
+    ndarray of shape (N, H, W, C)
+
+    Raises
+    ------
+    TypeError, ValueError, MemoryError, OverflowError
+        As in `im2col`.
+    """
+    cols, geometry, shape = check_col2im(
+        cols, input_shape, kernel_size, stride, padding, "col2im"
+    )
+    x = checks.allocate(shape, cols.dtype, "col2im", "x")
+    if x.size:
+        conv.col2im(cols, x, geometry._asdict(), get_num_threads())
+    return x
+
+
+def conv2d(x, weight, bias=None, stride=1, padding=0) -> np.ndarray:
+    """Convolve a batch of images with a set of filters.
+
+    ``y[n, oh, ow, f] = bias[f] + sum over kh, kw, c of x[n, oh*sh - ph + kh, ow*sw - pw + kw, c]
+    * weight[kh, kw, c, f]`` (the course's slide "2D convolution forward loop"), computed as im2col
+    and one matrix product for each tile of output rows.
+
+    Parameters
+    ----------
+    x : ndarray of shape (N, H, W, C), float32 or float64
+    weight : ndarray of shape (KH, KW, C, F), of the same type
+    bias : ndarray of shape (F,), of the same type, optional
+    stride, padding
+        As in `im2col`.
+
+    Returns
+    -------
+    ndarray of shape (N, OH, OW, F)
+
+    Raises
+    ------
+    TypeError, ValueError, MemoryError, OverflowError
+        As in `im2col`.
+    """
+    x, weight, bias, geometry = check_conv2d(x, weight, bias, stride, padding, "conv2d")
+    F = weight.shape[3]
+    y = checks.allocate((len(x), geometry.OH, geometry.OW, F), x.dtype, "conv2d", "y")
+    if y.size:
+        tile = tile_rows(geometry, len(x) * geometry.OH, x.itemsize)
+        threads = min(get_num_threads(), -(-len(x) * geometry.OH // tile))
+        cols = scratch_columns(geometry, tile, threads, x.dtype, "conv2d")
+        with one_blas_thread():
+            conv.conv2d(x, weight, bias, y, cols, geometry._asdict(), tile, threads)
+    return y
+
+
+def conv2d_backward(dy, x, weight, stride=1, padding=0, need_dx=True):
+    """Return the gradients of a convolution with respect to its input and parameters.
+
+    ``dweight = colsᵀ · dy``, ``dbias`` = column sums of ``dy``, ``dx = col2im(dy · weightᵀ)`` (the
+    course's slides "2D convolution backward loop").
+
+    Parameters
+    ----------
+    dy : ndarray of shape (N, OH, OW, F), float32 or float64
+        Gradient of a loss with respect to the output of ``conv2d(x, weight, ...)``.
+    x : ndarray of shape (N, H, W, C), of the same type
+    weight : ndarray of shape (KH, KW, C, F), of the same type
+    stride, padding
+        As in `im2col`.
+    need_dx : bool
+        False leaves out dx, which the first layer of a network has no use for.
+
+    Returns
+    -------
+    dx : ndarray of shape (N, H, W, C), or None
+    dweight : ndarray of shape (KH, KW, C, F)
+    dbias : ndarray of shape (F,)
+
+    Raises
+    ------
+    TypeError, ValueError, MemoryError, OverflowError
+        As in `im2col`.
+    """
+    dy, x, weight, geometry = check_conv2d_backward(
+        dy, x, weight, stride, padding, "conv2d_backward"
+    )
+    F = weight.shape[3]
+    dx = checks.allocate(x.shape, x.dtype, "conv2d_backward", "dx") if need_dx else None
+    if len(x) == 0:
+        return dx, np.zeros_like(weight), np.zeros(F, x.dtype)
+    image = geometry.OH * geometry.OW * geometry.taps * x.itemsize
+    block = max(1, min(TILE_BYTES // image, -(-len(x) // LANES)))
+    tile = tile_rows(geometry, block * geometry.OH, x.itemsize)
+    lanes = np.empty((min(LANES, -(-len(x) // block)), weight.size + F), x.dtype)
+    threads = min(get_num_threads(), len(lanes))
+    cols = scratch_columns(geometry, tile, threads, x.dtype, "conv2d_backward")
+    with one_blas_thread():
+        conv.conv2d_backward(
+            dy, x, weight, dx, lanes, cols, geometry._asdict(), block, tile, threads
+        )
+    total = np.empty(lanes.shape[1], x.dtype)
+    elementwise.add_lanes(lanes, total, threads)
+    return dx, total[: weight.size].reshape(weight.shape), total[weight.size :]
+
+
+def tile_rows(geometry: Geometry, rows: int, itemsize: int) -> int:
+    """Return how many output rows' columns fit into TILE_BYTES: at least 1, at most `rows`."""
+    return max(1, min(rows, TILE_BYTES // (geometry.OW * geometry.taps * itemsize)))
+
+
+def scratch_columns(geometry: Geometry, tile: int, threads: int, dtype, who: str) -> np.ndarray:
+    """Return room for the columns of one tile of output rows for each thread."""
+    checks.blas_extent(tile * geometry.OW, who, "the number of pixels in one output row")
+    return checks.allocate((threads, tile * geometry.OW * geometry.taps), dtype, who, "columns")
+
+
+def check_im2col(x, kernel_size, stride, padding, who: str):
+    """Return (x, geometry) of a call of im2col, or raise."""
+    x = checks.array(x, who, "x", ("N", "H", "W", "C"))
+    checks.not_empty(x, who, "x")
+    return x, resolve(x.shape[1:], kernel_size, stride, padding, who)
+
+
+def empty_columns(x, geometry: Geometry, who: str) -> np.ndarray:
+    """Return an uninitialised column matrix for the images `x`."""
+    shape = (len(x) * geometry.OH * geometry.OW, geometry.taps)
+    return checks.allocate(shape, x.dtype, who, "cols")
+
+
+def check_col2im(cols, input_shape, kernel_size, stride, padding, who: str):
+    """Return (cols, geometry, input shape) of a call of col2im, or raise."""
+    if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 4:
+        raise ValueError(f"{who}: input_shape must be (N, H, W, C), got {input_shape!r}")
+    shape = tuple(
+        integer(size, who, f"input_shape[{axis}]", 1 if axis else 0)
+        for axis, size in enumerate(input_shape)
+    )
+    geometry = resolve(shape[1:], kernel_size, stride, padding, who)
+    rows = shape[0] * geometry.OH * geometry.OW
+    cols = checks.array(cols, who, "cols", (rows, geometry.taps))
+    return cols, geometry, shape
+
+
+def check_conv2d(x, weight, bias, stride, padding, who: str):
+    """Return (x, weight, bias, geometry) of a call of conv2d, or raise."""
+    x = checks.array(x, who, "x", ("N", "H", "W", "C"))
+    weight = checks.array(weight, who, "weight", ("KH", "KW", x.shape[3], "F"))
+    checks.not_empty(x, who, "x")
+    if 0 in weight.shape:
+        raise ValueError(
+            f"{who}: weight must have no empty axis, got {checks.shape_text(weight.shape)}"
+        )
+    if bias is None:
+        bias = np.zeros(weight.shape[3], x.dtype)
+    bias = checks.array(bias, who, "bias", (weight.shape[3],))
+    checks.same_dtype(who, x=x, weight=weight, bias=bias)
+    geometry = resolve(x.shape[1:], weight.shape[:2], stride, padding, who)
+    checks.blas_extent(geometry.taps, who, "the number of taps KH*KW*C")
+    checks.blas_extent(weight.shape[3], who, "the number of filters")
+    return x, weight, bias, geometry
+
+
+def check_conv2d_backward(dy, x, weight, stride, padding, who: str):
+    """Return (dy, x, weight, geometry) of a call of conv2d_backward, or raise."""
+    x, weight, _, geometry = check_conv2d(x, weight, None, stride, padding, who)
+    dy = checks.array(dy, who, "dy", (len(x), geometry.OH, geometry.OW, weight.shape[3]))
+    checks.same_dtype(who, x=x, dy=dy)
+    return dy, x, weight, geometry

@@ -1,0 +1,32 @@
+"""Initial values of parameters."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+
+def zeros(shape, rng: np.random.Generator) -> np.ndarray:
+    """Return zeros of the given shape."""
+    return np.zeros(shape)
+
+
+def xavier_uniform(shape, rng: np.random.Generator) -> np.ndarray:
+    """Return values drawn uniformly from [-a, a] with ``a = sqrt(6 / (fan_in + fan_out))``.
+
+    The last two axes are input and output features, those before them the receptive field, which
+    multiplies both fans (Glorot & Bengio 2010, equation 16).
+
+    Parameters
+    ----------
+    shape : (..., in_features, out_features)
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    ndarray of the given shape, float64
+    """
+    *field, fan_in, fan_out = shape
+    bound = math.sqrt(6 / (math.prod(field) * (fan_in + fan_out)))
+    return rng.uniform(-bound, bound, shape)

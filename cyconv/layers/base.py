@@ -1,0 +1,152 @@
+"""What a layer is: a name, shapes, parameters, a forward and a backward pass."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from cyconv import checks
+
+
+class Layer:
+    """One step of a network.
+
+    A new layer needs `forward` and `backward` on whole arrays and nothing else: with plain NumPy
+    in them it works in any network, which then runs layer by layer over the batch. One that also
+    describes its work by `operations` takes part in the fast training step.
+
+    ::
+
+        class Square(Layer):
+            def forward(self, x):
+                self.x = x
+                return x * x
+
+            def backward(self, dy):
+                return 2 * self.x * dy
+
+    Attributes
+    ----------
+    index : int or None
+        Position in the network.
+    input_shape, output_shape : tuple of int
+        Shapes of one sample, without the batch; None before the layer is built.
+    parameters, gradients : dict of str to ndarray
+        Views of the network's arenas. `backward` overwrites the gradients.
+    """
+
+    index: int | None = None
+    input_shape: tuple[int, ...] | None = None
+    output_shape: tuple[int, ...] | None = None
+    parameters: dict[str, np.ndarray] = {}  # noqa: RUF012 - replaced, never changed in place
+    gradients: dict[str, np.ndarray] = {}  # noqa: RUF012
+    config: dict[str, object] = {}  # noqa: RUF012
+    _declared: dict | None = None
+    _saved = None
+
+    def build(self, input_shape):
+        """Declare the parameters for samples of `input_shape` and return the output's shape.
+
+        The default has no parameters and keeps the shape.
+        """
+        return input_shape
+
+    def forward(self, x):
+        """Return the layer's output for a batch `x` of shape (N, *input_shape)."""
+        raise TypeError(f"{self.who}: a layer must define forward(self, x)")
+
+    def backward(self, dy):
+        """Write the gradients of the parameters and return that of the input."""
+        raise TypeError(f"{self.who}: a layer must define backward(self, dy)")
+
+    def operations(self, arena, first):
+        """Return the compiled operations that do the layer's work, or None if it has none.
+
+        Parameters
+        ----------
+        arena : ndarray of float32
+            The network's parameters.
+        first : int
+            Where the layer's own begin, in the order of their declaration.
+        """
+        return None
+
+    def declare(self, name: str, shape, initializer) -> None:
+        """Declare a parameter; to be called in `build`."""
+        self._declared[name] = (tuple(shape), initializer)
+
+    @property
+    def who(self) -> str:
+        """The name that an error begins with, such as ``Conv2D '2'``."""
+        name = type(self).__name__
+        return name if self.index is None else f"{name} '{self.index}'"
+
+    @property
+    def size(self) -> int:
+        """Number of parameters."""
+        return sum(math.prod(shape) for shape, _ in (self._declared or {}).values())
+
+    def setup(self, input_shape, index: int | None = None) -> None:
+        """Build the layer for samples of `input_shape`; it can be done once."""
+        if self._declared is not None:
+            raise ValueError(f"{self.who}: this layer is part of a network already; make a new one")
+        self.index, self._declared = index, {}
+        self.input_shape = tuple(input_shape)
+        self.output_shape = tuple(self.build(self.input_shape))
+
+    def bind(self, parameters: np.ndarray, gradients: np.ndarray) -> None:
+        """Take views of two flat arrays of `size` elements as parameters and gradients."""
+        self.parameters, self.gradients, first = {}, {}, 0
+        for name, (shape, _) in self._declared.items():
+            last = first + math.prod(shape)
+            self.parameters[name] = parameters[first:last].reshape(shape)
+            self.gradients[name] = gradients[first:last].reshape(shape)
+            first = last
+
+    def initialize(self, rng: np.random.Generator) -> None:
+        """Draw the parameters' initial values, in the order of their declaration."""
+        for name, (shape, initializer) in self._declared.items():
+            self.parameters[name][...] = initializer(shape, rng)
+
+    def enter(self, x) -> np.ndarray:
+        """Return `x` checked, as `forward` needs it; a layer outside a network is built by it."""
+        x = checks.array(x, self.who, "x")
+        if self._declared is None:
+            if x.ndim < 2:
+                raise ValueError(
+                    f"{self.who}: x must have a batch axis and at least one more, "
+                    f"got shape {checks.shape_text(x.shape)}"
+                )
+            self.setup(x.shape[1:])
+            self.bind(np.zeros(self.size, x.dtype), np.zeros(self.size, x.dtype))
+            self.initialize(np.random.default_rng(0))
+        x = checks.array(x, self.who, "x", ("N", *self.input_shape))
+        return x.astype(np.result_type(x, *self.parameters.values()), copy=False)
+
+    def save(self, *values) -> None:
+        """Keep what `backward` will need."""
+        self._saved = values
+
+    def saved(self, dy, dtype_of: int = 0):
+        """Return dy checked against the output's shape, and what `save` kept, once."""
+        if self._saved is None:
+            raise RuntimeError(f"{self.who}: backward needs a forward before it, and only one each")
+        values = self._saved
+        like = values[dtype_of]
+        dy = checks.array(dy, self.who, "dy", (len(like), *self.output_shape))
+        if dy.dtype != like.dtype:
+            raise TypeError(f"{self.who}: dy must be {like.dtype} as x is, got {dy.dtype}")
+        self._saved = None
+        return dy, *values
+
+    def parameter(self, name: str, dtype) -> np.ndarray:
+        """Return a parameter in the element type of the computation."""
+        return self.parameters[name].astype(dtype, copy=False)
+
+    def __repr__(self) -> str:
+        arguments = (
+            repr(value) if position == 0 else f"{name}={value!r}"
+            for position, (name, value) in enumerate(self.config.items())
+        )
+        return f"{type(self).__name__}({', '.join(arguments)})"

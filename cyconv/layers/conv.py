@@ -1,0 +1,131 @@
+"""Convolution in two and in one dimension."""
+
+from __future__ import annotations
+
+from cyconv import functional
+from cyconv._core import stage
+from cyconv.checks import blas_extent, shape_text
+from cyconv.geometry import axis_padding, integer, padding_pairs, pair, resolve
+from cyconv.initializers import xavier_uniform, zeros
+from cyconv.layers.base import Layer
+
+
+class Conv2D(Layer):
+    """Two-dimensional convolution: (N, H, W, C) to (N, OH, OW, out_channels).
+
+    ``y[n, oh, ow, f] = bias[f] + sum over kh, kw, c of x[n, oh*sh - ph + kh, ow*sw - pw + kw, c]
+    * weight[kh, kw, c, f]``; see `cyconv.conv2d`.
+
+    Parameters
+    ----------
+    out_channels : int
+        Number of filters, F.
+    kernel_size, stride : int or (y, x)
+    padding : int, (y, x), ((top, bottom), (left, right)), "valid" or "same"
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or out of range; when the network is made, if an
+        output size is not an integer.
+    """
+
+    def __init__(self, out_channels, kernel_size, stride=1, padding=0):
+        who = type(self).__name__
+        self.out_channels = integer(out_channels, who, "out_channels", 1)
+        self.kernel_size = pair(kernel_size, who, "kernel_size")
+        self.stride = pair(stride, who, "stride")
+        self.padding = padding_pairs(padding, who)
+        self.config = {
+            "out_channels": out_channels,
+            "kernel_size": kernel_size,
+            "stride": stride,
+            "padding": padding,
+        }
+
+    def build(self, input_shape):
+        if len(input_shape) != 3:
+            raise ValueError(
+                f"{self.who}: x must have shape (N, H, W, C), got {shape_text(('N', *input_shape))}"
+            )
+        self._declare(input_shape)
+        return self.geometry.OH, self.geometry.OW, self.out_channels
+
+    def _declare(self, image_shape):
+        self.geometry = resolve(
+            image_shape, self.kernel_size, self.stride, self.padding, self.who
+        )
+        blas_extent(self.geometry.taps, self.who, "the number of taps KH*KW*C")
+        blas_extent(self.out_channels, self.who, "out_channels")
+        shape = (*self.kernel_size, image_shape[2], self.out_channels)
+        self.declare("weight", shape, xavier_uniform)
+        self.declare("bias", (self.out_channels,), zeros)
+
+    def forward(self, x):
+        x = self.enter(x)
+        self.save(x)
+        y = functional.conv2d(
+            x.reshape(len(x), *self.geometry[:3]),
+            self.parameter("weight", x.dtype),
+            self.parameter("bias", x.dtype),
+            self.stride,
+            self.padding,
+        )
+        return y.reshape(len(x), *self.output_shape)
+
+    def backward(self, dy):
+        dy, x = self.saved(dy)
+        geometry = self.geometry
+        dx, dweight, dbias = functional.conv2d_backward(
+            dy.reshape(len(x), geometry.OH, geometry.OW, self.out_channels),
+            x.reshape(len(x), *geometry[:3]),
+            self.parameter("weight", x.dtype),
+            self.stride,
+            self.padding,
+        )
+        self.gradients["weight"][...], self.gradients["bias"][...] = dweight, dbias
+        return dx.reshape(x.shape)
+
+    def operations(self, arena, first):
+        return (stage.Conv(self.geometry._asdict(), self.out_channels, arena, first),)
+
+
+class Conv1D(Conv2D):
+    """One-dimensional convolution: (N, W, C) to (N, OW, out_channels).
+
+    The slides' "convolution in 1D", a `Conv2D` on images of height 1; its weight has the shape
+    (1, kernel_size, C, out_channels).
+
+    Parameters
+    ----------
+    out_channels, kernel_size, stride : int
+    padding : int, (before, after), "valid" or "same"
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `Conv2D`.
+    """
+
+    def __init__(self, out_channels, kernel_size, stride=1, padding=0):
+        who = "Conv1D"
+        kernel = integer(kernel_size, who, "kernel_size", 1)
+        step = integer(stride, who, "stride", 1)
+        pads = axis_padding(padding, who)
+        super().__init__(
+            out_channels, (1, kernel), (1, step), pads if pads == "same" else ((0, 0), pads)
+        )
+        self.config = {
+            "out_channels": out_channels,
+            "kernel_size": kernel_size,
+            "stride": stride,
+            "padding": padding,
+        }
+
+    def build(self, input_shape):
+        if len(input_shape) != 2:
+            raise ValueError(
+                f"{self.who}: x must have shape (N, W, C), got {shape_text(('N', *input_shape))}"
+            )
+        self._declare((1, *input_shape))
+        return self.geometry.OW, self.out_channels

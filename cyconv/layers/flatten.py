@@ -1,0 +1,26 @@
+"""From an image to a vector."""
+
+from __future__ import annotations
+
+import math
+
+from cyconv.layers.base import Layer
+
+
+class Flatten(Layer):
+    """All axes but the batch as one: (N, H, W, C) to (N, H*W*C)."""
+
+    def build(self, input_shape):
+        return (math.prod(input_shape),)
+
+    def forward(self, x):
+        x = self.enter(x)
+        self.save(x)
+        return x.reshape(len(x), *self.output_shape)
+
+    def backward(self, dy):
+        dy, x = self.saved(dy)
+        return dy.reshape(x.shape)
+
+    def operations(self, arena, first):
+        return ()

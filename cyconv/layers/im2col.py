@@ -1,0 +1,53 @@
+"""The columns of an image as a layer of their own, as the slides have it."""
+
+from __future__ import annotations
+
+from cyconv import functional
+from cyconv._core import stage
+from cyconv.checks import shape_text
+from cyconv.geometry import padding_pairs, pair, resolve
+from cyconv.layers.base import Layer
+
+
+class Im2Col(Layer):
+    """The patch under every output pixel: (N, H, W, C) to (N, OH, OW, KH*KW*C).
+
+    The first half of a convolution; the second is a matrix product at every pixel, which is
+    ``Conv2D(out_channels, 1)``. Together they equal ``Conv2D(out_channels, kernel_size, ...)``.
+
+    Parameters
+    ----------
+    kernel_size, stride, padding
+        As in `Conv2D`.
+    """
+
+    def __init__(self, kernel_size, stride=1, padding=0):
+        self.kernel_size = pair(kernel_size, "Im2Col", "kernel_size")
+        self.stride = pair(stride, "Im2Col", "stride")
+        self.padding = padding_pairs(padding, "Im2Col")
+        self.config = {"kernel_size": kernel_size, "stride": stride, "padding": padding}
+
+    def build(self, input_shape):
+        if len(input_shape) != 3:
+            raise ValueError(
+                f"{self.who}: x must have shape (N, H, W, C), got {shape_text(('N', *input_shape))}"
+            )
+        self.geometry = resolve(
+            input_shape, self.kernel_size, self.stride, self.padding, self.who
+        )
+        return self.geometry.OH, self.geometry.OW, self.geometry.taps
+
+    def forward(self, x):
+        x = self.enter(x)
+        self.save(x)
+        cols = functional.im2col(x, self.kernel_size, self.stride, self.padding)
+        return cols.reshape(len(x), *self.output_shape)
+
+    def backward(self, dy):
+        dy, x = self.saved(dy)
+        return functional.col2im(
+            dy.reshape(-1, self.geometry.taps), x.shape, self.kernel_size, self.stride, self.padding
+        )
+
+    def operations(self, arena, first):
+        return (stage.Im2Col(self.geometry._asdict()),)

@@ -1,0 +1,84 @@
+"""The linear layer: one matrix product over the whole batch."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cyconv._core import linear, stage
+from cyconv.checks import blas_extent, shape_text
+from cyconv.geometry import Geometry, integer
+from cyconv.initializers import xavier_uniform, zeros
+from cyconv.layers.base import Layer
+from cyconv.threads import get_num_threads, one_blas_thread
+
+
+class Linear(Layer):
+    """``y = x · weight + bias``: (N, K) to (N, out_features).
+
+    Parameters
+    ----------
+    out_features : int
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `out_features` is no integer of at least 1; when the network is made, if the input is
+        not flat.
+    """
+
+    def __init__(self, out_features):
+        self.out_features = integer(out_features, "Linear", "out_features", 1)
+        self.config = {"out_features": out_features}
+
+    def build(self, input_shape):
+        if len(input_shape) != 1:
+            raise ValueError(
+                f"{self.who}: x must have shape (N, features), "
+                f"got {shape_text(('N', *input_shape))}; put Flatten() before it"
+            )
+        blas_extent(input_shape[0], self.who, "the number of input features")
+        blas_extent(self.out_features, self.who, "out_features")
+        self.declare("weight", (input_shape[0], self.out_features), xavier_uniform)
+        self.declare("bias", (self.out_features,), zeros)
+        return (self.out_features,)
+
+    def forward(self, x):
+        x = self.enter(x)
+        self.save(x)
+        blas_extent(len(x), self.who, "the batch")
+        y = np.empty((len(x), self.out_features), x.dtype)
+        if len(x):
+            with one_blas_thread():
+                linear.forward(
+                    x,
+                    self.parameter("weight", x.dtype),
+                    self.parameter("bias", x.dtype),
+                    y,
+                    1,
+                    tile_width(self.out_features),
+                    get_num_threads(),
+                )
+        return y
+
+    def backward(self, dy):
+        dy, x = self.saved(dy)
+        weight, dx = self.parameter("weight", x.dtype), np.empty_like(x)
+        dweight, dbias = np.zeros_like(weight), np.zeros(self.out_features, x.dtype)
+        if len(x):
+            with one_blas_thread():
+                linear.backward(
+                    dy, x, weight, dx, dweight, dbias, tile_width(x.shape[1]), get_num_threads()
+                )
+        self.gradients["weight"][...], self.gradients["bias"][...] = dweight, dbias
+        return dx
+
+    def operations(self, arena, first):
+        # At one pixel a convolution is a linear layer.
+        features = self.input_shape[0]
+        geometry = Geometry(1, 1, features, 1, 1, 1, 1, 1, 1, 0, 0)
+        return (stage.Conv(geometry._asdict(), self.out_features, arena, first),)
+
+
+def tile_width(size: int) -> int:
+    """Return the width of the tiles that an extent of a matrix is divided into: about 16 tiles."""
+    return max(64, -(-size // 16))

@@ -1,0 +1,48 @@
+"""The loss of a classifier."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from cyconv import checks
+from cyconv._core import elementwise
+from cyconv.threads import get_num_threads
+
+
+def cross_entropy(logits, labels):
+    """Return the mean cross-entropy of softmax(logits), and its gradient.
+
+    ``loss = mean over n of log(sum_j exp(logits[n, j])) - logits[n, labels[n]]``, shifted by the
+    row's maximum and computed in double; ``dlogits = (softmax(logits) - onehot(labels)) / N`` (the
+    course's slide "Changes from Ex06").
+
+    Parameters
+    ----------
+    logits : ndarray of shape (N, classes), float32 or float64
+    labels : ndarray of shape (N,), integers from 0 to classes - 1
+
+    Returns
+    -------
+    loss : float
+    dlogits : ndarray of shape (N, classes)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a shape, element type or label is wrong, or there is nothing to average.
+    """
+    logits = checks.array(logits, "cross_entropy", "logits", ("N", "classes"))
+    labels = checks.labels(labels, len(logits), logits.shape[1], "cross_entropy")
+    if not logits.size:
+        raise ValueError("cross_entropy: the mean of no losses is undefined, got an empty batch")
+    dlogits, losses = np.empty_like(logits), np.empty(len(logits))
+    elementwise.cross_entropy(logits, labels, dlogits, losses, get_num_threads())
+    return mean(losses, len(logits)), dlogits
+
+
+def mean(losses: np.ndarray, count: int) -> float:
+    """Return the exact sum of partial losses over the number of images."""
+    total = float(losses.sum())
+    return math.fsum(losses) / count if math.isfinite(total) else total

@@ -1,0 +1,357 @@
+"""A network: an ordered list of layers over one arena of parameters."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+
+from cyconv import checks
+from cyconv.geometry import integer
+from cyconv.layers import Layer, Softmax
+from cyconv.losses import cross_entropy
+from cyconv.plan import Plan
+
+CHUNK = 2048   # images that evaluate and predict take at once: memory does not grow with the data
+
+
+class Network:
+    """Layers in a row, their parameters in one flat array.
+
+    Parameters
+    ----------
+    layers : sequence of Layer
+        Each takes the output of the one before; a layer belongs to one network.
+    input_shape : tuple of int
+        Shape of one sample, without the batch: (H, W, C) for images.
+    seed : int
+        Decides all initial weights.
+    dtype : {"float32", "float64"}
+        Element type of the parameters. float64 is for gradient checks; it runs layer by layer.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind, or a layer does not fit the one before it.
+
+    Examples
+    --------
+    >>> net = Network([Conv2D(4, 8, stride=2), LeakyReLU(), Flatten(), Linear(10), Softmax()])
+    >>> net.fit(images, labels, epochs=3)
+    >>> net.predict(images[:5])
+    """
+
+    def __init__(self, layers, input_shape=(28, 28, 1), seed=0, dtype=np.float32):
+        self.layers = list(layers)
+        if not self.layers:
+            raise ValueError("Network: layers must name at least one layer, got none")
+        for index, layer in enumerate(self.layers):
+            if not isinstance(layer, Layer):
+                raise TypeError(f"Network: layers[{index}] must be a Layer, got {layer!r}")
+        if not isinstance(input_shape, (tuple, list)) or not input_shape:
+            raise TypeError(f"Network: input_shape must be a tuple of sizes, got {input_shape!r}")
+        self.input_shape = tuple(
+            integer(size, "Network", f"input_shape[{axis}]", 1)
+            for axis, size in enumerate(input_shape)
+        )
+        self.seed = integer(seed, "Network", "seed", 0)
+        if np.dtype(dtype) not in checks.FLOATS:
+            raise TypeError(f"Network: dtype must be float32 or float64, got {dtype!r}")
+        shape = self.input_shape
+        for index, layer in enumerate(self.layers):
+            layer.setup(shape, index)
+            shape = layer.output_shape
+        self.output_shape = shape
+        size = sum(layer.size for layer in self.layers)
+        self._parameters, self._gradients = np.zeros(size, dtype), np.zeros(size, dtype)
+        first, rng = 0, np.random.default_rng(self.seed)
+        for layer in self.layers:
+            last = first + layer.size
+            layer.bind(self._parameters[first:last], self._gradients[first:last])
+            layer.initialize(rng)
+            first = last
+        self._plan = Plan.of(self.layers, self._parameters, self._gradients)
+        self._training = threading.Lock()
+
+    @property
+    def classes(self) -> int:
+        """Number of classes: the length of the output."""
+        return self.output_shape[-1]
+
+    def parameters(self) -> dict[str, np.ndarray]:
+        """Return the parameters by name ("0.weight", "0.bias", ...): views, to read and write."""
+        return self._named("parameters")
+
+    def gradients(self) -> dict[str, np.ndarray]:
+        """Return the gradients of the last backward pass or training step by name, as views."""
+        return self._named("gradients")
+
+    def _named(self, kind):
+        return {
+            f"{layer.index}.{name}": view
+            for layer in self.layers
+            for name, view in getattr(layer, kind).items()
+        }
+
+    def forward(self, x) -> np.ndarray:
+        """Return the output of the last layer, layer by layer over the whole batch.
+
+        For study, gradient checks and loops of your own: every layer keeps what `backward` needs.
+
+        Parameters
+        ----------
+        x : ndarray of shape (N, *input_shape)
+            float32 or float64, which is computed in its own precision, or uint8 images, which are
+            divided by 255. The last axis may be left out if it is 1.
+
+        Returns
+        -------
+        ndarray of shape (N, *output_shape)
+
+        Raises
+        ------
+        TypeError, ValueError
+            If x has another element type or shape.
+        """
+        x = self._images(x, "Network.forward")
+        if x.dtype == np.uint8:
+            x = x.astype(self._parameters.dtype) / self._parameters.dtype.type(255)
+        for layer in self.layers:
+            x = layer.forward(x)
+        return x
+
+    def backward(self, dy) -> np.ndarray:
+        """Return the gradient with respect to the input; those of the parameters are overwritten.
+
+        Parameters
+        ----------
+        dy : ndarray of shape (N, *output_shape)
+            Gradient of a loss with respect to what `forward` returned.
+
+        Raises
+        ------
+        RuntimeError
+            If there was no `forward` since the last call.
+        TypeError, ValueError
+            If dy does not match the output.
+        """
+        for layer in reversed(self.layers):
+            dy = layer.backward(dy)
+        return dy
+
+    def train_step(self, x, labels, optimizer) -> float:
+        """Take one step on one batch and return its mean loss before the update.
+
+        The loss is the cross-entropy of the Softmax at the end. Blocks of images go through the
+        whole network and back in one parallel region; the result has the same bits for any number
+        of threads.
+
+        Parameters
+        ----------
+        x : ndarray of shape (N, *input_shape), float32 or uint8
+        labels : ndarray of shape (N,), integers from 0 to classes - 1
+        optimizer : Adam
+            Anything with ``step(parameters, gradients)`` on flat arrays.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument does not fit, or the network does not end with Softmax.
+        """
+        x = self._images(x, "Network.train_step")
+        labels = self._labels(labels, len(x), "Network.train_step")
+        return self._step(x, labels, optimizer)
+
+    def _step(self, x, labels, optimizer) -> float:
+        """Take one step on arguments that are checked."""
+        with self._training:
+            if self._plan is not None and x.dtype != np.float64:
+                loss = self._plan.step(x.reshape(len(x), -1), labels)
+            else:
+                loss = self._step_by_layers(x, labels)
+            optimizer.step(self._parameters, self._gradients)
+        return loss
+
+    def _step_by_layers(self, x, labels) -> float:
+        logits = self._logits(x)
+        loss, dy = cross_entropy(logits, labels)
+        for layer in reversed(self.layers[:-1]):
+            dy = layer.backward(dy)
+        return loss
+
+    def _logits(self, x) -> np.ndarray:
+        """Return what goes into the Softmax at the end, or the output where there is none."""
+        if self._plan is not None and x.dtype != np.float64:
+            return self._plan.forward(x.reshape(len(x), -1)).reshape(len(x), *self.output_shape)
+        if x.dtype == np.uint8:
+            x = x.astype(self._parameters.dtype) / self._parameters.dtype.type(255)
+        for layer in self.layers[:-1] if self._ends_with_softmax() else self.layers:
+            x = layer.forward(x)
+        return x
+
+    def evaluate(self, x, labels) -> tuple[float, float]:
+        """Return (mean cross-entropy, share of images whose most probable class is the label).
+
+        Parameters
+        ----------
+        x : ndarray of shape (N, *input_shape), float32 or uint8
+        labels : ndarray of shape (N,), integers from 0 to classes - 1
+
+        Raises
+        ------
+        TypeError, ValueError
+            As in `train_step`.
+        """
+        x = self._images(x, "Network.evaluate")
+        labels = self._labels(labels, len(x), "Network.evaluate")
+        total, right = 0.0, 0
+        for first in range(0, len(x), CHUNK):
+            logits, truth = self._logits(x[first : first + CHUNK]), labels[first : first + CHUNK]
+            right += int((logits.argmax(axis=1) == truth).sum())
+            total += cross_entropy(logits, truth)[0] * len(truth)
+        return total / len(x), right / len(x)
+
+    def predict(self, x) -> np.ndarray:
+        """Return the most probable class of each image.
+
+        Parameters
+        ----------
+        x : ndarray of shape (N, *input_shape), float32 or uint8
+
+        Returns
+        -------
+        ndarray of shape (N,), int64
+
+        Raises
+        ------
+        TypeError, ValueError
+            If x has another element type or shape, or is not finite.
+        FloatingPointError
+            If x is finite, but the network's output is not.
+        """
+        return self._predict(x, "Network.predict").argmax(axis=-1)
+
+    def predict_proba(self, x) -> np.ndarray:
+        """Return the probability of each class for each image.
+
+        Parameters and errors are those of `predict`; the network must end with Softmax.
+
+        Returns
+        -------
+        ndarray of shape (N, classes)
+        """
+        self._needs_softmax("Network.predict_proba")
+        return Softmax().forward(self._predict(x, "Network.predict_proba"))
+
+    def _predict(self, x, who) -> np.ndarray:
+        """Return finite logits."""
+        x = self._images(x, who)
+        chunks = [self._logits(x[first : first + CHUNK]) for first in range(0, len(x), CHUNK)]
+        logits = np.concatenate(chunks) if chunks else self._logits(x)
+        if not np.isfinite(logits).all():
+            bad = ~np.isfinite(x.reshape(len(x), -1)).all(axis=1)
+            if bad.any():
+                raise ValueError(f"{who}: x must be finite, got NaN or infinity in image "
+                                 f"{int(bad.argmax())}")
+            raise FloatingPointError(f"{who}: the output is not finite; the weights have diverged")
+        return logits
+
+    def fit(
+        self,
+        x,
+        labels,
+        epochs=5,
+        batch_size=64,
+        optimizer=None,
+        validation_data=None,
+        shuffle=True,
+        seed=0,
+        callbacks=(),
+    ):
+        """Train on a data set; see `cyconv.training.fit`, which this calls.
+
+        Returns
+        -------
+        cyconv.training.History
+        """
+        from cyconv.training import fit  # training is above the network
+
+        return fit(
+            self, x, labels, epochs, batch_size, optimizer, validation_data, shuffle, seed, callbacks
+        )
+
+    def summary(self) -> str:
+        """Return a table of the layers, their output shapes and parameters."""
+        rows = [("", "layer", "output", "parameters")]
+        rows += [
+            (str(layer.index), repr(layer), checks.shape_text(layer.output_shape), f"{layer.size:,}")
+            for layer in self.layers
+        ]
+        widths = [max(len(row[column]) for row in rows) for column in range(4)]
+        lines = [
+            f"{a:>{widths[0]}}  {b:<{widths[1]}}  {c:<{widths[2]}}  {d:>{widths[3]}}"
+            for a, b, c, d in rows
+        ]
+        rule = "-" * len(lines[0])
+        total = f"{self._parameters.size:,} parameters, input {checks.shape_text(self.input_shape)}"
+        return "\n".join([lines[0], rule, *lines[1:], rule, total])
+
+    def save(self, path) -> None:
+        """Write the architecture and the parameters to a safetensors file.
+
+        The file replaces an older one only when it is complete.
+
+        Raises
+        ------
+        TypeError
+            If a layer is none of `cyconv.layers`.
+        OSError
+            If the file cannot be written.
+        """
+        from cyconv.checkpoint import save  # the checkpoint is above the network
+
+        save(self, path)
+
+    @classmethod
+    def load(cls, path) -> Network:
+        """Return the network that `save` wrote to `path`.
+
+        Raises
+        ------
+        cyconv.CheckpointError
+            If the file is damaged or is none of ours. No code in it is ever run.
+        OSError
+            If the file cannot be read.
+        """
+        from cyconv.checkpoint import load
+
+        return load(path)
+
+    def __repr__(self) -> str:
+        layers = ", ".join(map(repr, self.layers))
+        return f"Network([{layers}], input_shape={self.input_shape}, seed={self.seed})"
+
+    def _ends_with_softmax(self) -> bool:
+        return isinstance(self.layers[-1], Softmax)
+
+    def _needs_softmax(self, who: str) -> None:
+        if not self._ends_with_softmax() or len(self.output_shape) != 1:
+            raise ValueError(
+                f"{who}: the network must end with Softmax() on a flat output, got "
+                f"{self.layers[-1]!r} with output shape {checks.shape_text(self.output_shape)}"
+            )
+
+    def _labels(self, labels, count: int, who: str) -> np.ndarray:
+        self._needs_softmax(who)
+        if count == 0:
+            raise ValueError(f"{who}: x must hold at least one image, got none")
+        return checks.labels(labels, count, self.classes, who)
+
+    def _images(self, x, who: str) -> np.ndarray:
+        """Return `x` checked, with its last axis if that was left out."""
+        accepted = (*checks.FLOATS, np.dtype(np.uint8))
+        x = checks.array(x, who, "x", dtypes=accepted)
+        required = ("N", *self.input_shape)
+        if self.input_shape[-1] == 1 and checks.matches(x.shape, required[:-1]):
+            x = x[..., np.newaxis]
+        return checks.array(x, who, "x", required, accepted)

@@ -1,0 +1,84 @@
+"""Optimizers: from gradients to new parameters, over one flat arena."""
+
+from __future__ import annotations
+
+import math
+import numbers
+
+import numpy as np
+
+from cyconv._core import elementwise
+from cyconv.threads import get_num_threads
+
+
+class Adam:
+    """Adam (Kingma & Ba 2014, algorithm 1), with the true powers of beta in its corrections.
+
+    ``m = b1 m + (1 - b1) g``, ``v = b2 v + (1 - b2) g**2``,
+    ``w -= learning_rate * (m / (1 - b1**t)) / (sqrt(v / (1 - b2**t)) + eps)``.
+
+    Parameters
+    ----------
+    learning_rate : float
+        At least 0; it may be changed between steps.
+    betas : (float, float)
+        Decay of the two running means, each in [0, 1).
+    eps : float
+        More than 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is no number or out of range.
+    """
+
+    def __init__(self, learning_rate=1e-3, betas=(0.9, 0.999), eps=1e-8):
+        if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+            raise ValueError(f"Adam: betas must be a pair of numbers, got {betas!r}")
+        self.learning_rate = _number(learning_rate, "learning_rate")
+        self.betas = (_number(betas[0], "betas[0]"), _number(betas[1], "betas[1]"))
+        self.eps = _number(eps, "eps")
+        if max(self.betas) >= 1:
+            raise ValueError(f"Adam: betas must be below 1, got {betas!r}")
+        if self.eps == 0:
+            raise ValueError("Adam: eps must be more than 0, got 0")
+        self.t = 0
+        self._arena = self.m = self.v = None
+
+    def step(self, parameters: np.ndarray, gradients: np.ndarray) -> None:
+        """Move the flat array `parameters` against `gradients`, in place.
+
+        Raises
+        ------
+        RuntimeError
+            If the optimizer has worked on other parameters before: its means belong to them.
+        """
+        if self._arena is None:
+            self._arena = parameters
+            self.m, self.v = np.zeros_like(parameters), np.zeros_like(parameters)
+        elif self._arena is not parameters:
+            raise RuntimeError("Adam: this optimizer belongs to another network; make a new one")
+        self.t += 1
+        if parameters.size:
+            elementwise.adam(
+                parameters,
+                gradients,
+                self.m,
+                self.v,
+                self.learning_rate,
+                *self.betas,
+                self.eps,
+                self.t,
+                get_num_threads(),
+            )
+
+    def __repr__(self) -> str:
+        return f"Adam(learning_rate={self.learning_rate}, betas={self.betas}, eps={self.eps})"
+
+
+def _number(value, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"Adam: {name} must be a number, got {value!r}")
+    if not 0 <= value < math.inf:
+        raise ValueError(f"Adam: {name} must be finite and at least 0, got {value!r}")
+    return float(value)

@@ -1,0 +1,97 @@
+"""The extension modules and the OpenMP probe; everything else is in pyproject.toml."""
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+DIRECTIVES = {
+    "language_level": "3",
+    "boundscheck": False,
+    "wraparound": False,
+    "cdivision": True,
+    "initializedcheck": False,
+    "embedsignature": True,
+}
+
+PROBE = """
+#include <omp.h>
+int main(void) {
+    int n = 0;
+    #pragma omp parallel reduction(+:n)
+    n += omp_get_num_threads();
+    return n < 1;
+}
+"""
+
+NO_OPENMP = """
+************************************************************************
+cyconv: this compiler does not build OpenMP programs, so the kernels will
+run on one thread. Everything works, only slower. On macOS install libomp
+(and set CPPFLAGS and LDFLAGS to it), on Linux a gcc or clang with OpenMP.
+************************************************************************
+"""
+
+
+def openmp_flags(compiler):
+    """Return (compile, link) flags with which an OpenMP program builds, or two empty lists."""
+    if compiler.compiler_type == "msvc":
+        choices = [(["/openmp"], [])]
+    elif sys.platform == "darwin":
+        choices = [(["-Xpreprocessor", "-fopenmp"], ["-lomp"]), (["-fopenmp"], ["-fopenmp"])]
+    else:
+        choices = [(["-fopenmp"], ["-fopenmp"])]
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, "probe.c")
+        source.write_text(PROBE)
+        for compile_flags, link_flags in choices:
+            try:
+                objects = compiler.compile(
+                    [str(source)], output_dir=folder, extra_postargs=compile_flags
+                )
+                compiler.link_executable(
+                    objects, str(Path(folder, "probe")), extra_postargs=link_flags
+                )
+                return compile_flags, link_flags
+            except Exception:  # noqa: BLE001 - each compiler class has errors of its own
+                continue
+    return [], []
+
+
+class BuildExt(build_ext):
+    """Build with OpenMP if the compiler has it, and say so if it has not."""
+
+    def build_extensions(self):
+        compile_flags, link_flags = openmp_flags(self.compiler)
+        if not compile_flags:
+            print(NO_OPENMP, file=sys.stderr)
+        if self.compiler.compiler_type != "msvc":
+            # No -ffast-math: these two change no result, they let a select be vectorised.
+            compile_flags = [*compile_flags, "-O3", "-fno-math-errno", "-fno-trapping-math"]
+        for extension in self.extensions:
+            extension.extra_compile_args += compile_flags
+            extension.extra_link_args += link_flags
+        super().build_extensions()
+
+
+MODULES = {
+    "cyconv.naive": "cyconv/naive.pyx",
+    "cyconv._core.conv": "cyconv/_core/conv.pyx",
+    "cyconv._core.elementwise": "cyconv/_core/elementwise.pyx",
+    "cyconv._core.linear": "cyconv/_core/linear.pyx",
+    "cyconv._core.stage": "cyconv/_core/stage.pyx",
+}
+
+setup(
+    ext_modules=cythonize(
+        [Extension(name, [source]) for name, source in MODULES.items()],
+        compiler_directives=DIRECTIVES,
+        build_dir="build/cython",
+        annotate=bool(os.environ.get("CYCONV_ANNOTATE")),
+    ),
+    cmdclass={"build_ext": BuildExt},
+)
