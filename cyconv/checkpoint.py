@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +12,7 @@ import safetensors.numpy
 
 from cyconv import layers as layer_types
 from cyconv.errors import CheckpointError
+from cyconv.files import write_atomically
 from cyconv.network import Network
 
 FORMAT = "cyconv network 1"
@@ -66,21 +65,6 @@ def load(path) -> Network:
     except (KeyError, TypeError, ValueError, MemoryError, OverflowError) as error:
         raise CheckpointError(f"{path}: the architecture in it is not valid: {error}") from None
     return network
-
-
-def write_atomically(path, data: bytes) -> None:
-    """Write a file that replaces an older one only when it is complete and on the disk."""
-    path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _encode(tensors, architecture) -> bytes:

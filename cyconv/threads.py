@@ -107,7 +107,7 @@ class _OneBlasThread(contextlib.ContextDecorator):
     def __enter__(self):
         with self._lock:
             if self._libraries is None:
-                self._libraries = _scipy_blas()
+                self._libraries = scipy_blas()
             self._inside += 1
             if self._inside == 1:
                 self._before = [library.get_num_threads() for library in self._libraries]
@@ -125,7 +125,7 @@ class _OneBlasThread(contextlib.ContextDecorator):
                 library.set_num_threads(count)
 
 
-def _scipy_blas() -> list:
+def scipy_blas() -> list:
     """Return threadpoolctl's handles of the BLAS that SciPy was built with."""
     blas = [
         library

@@ -1,0 +1,32 @@
+"""The command cyconv; each sub-command is a file of its own with ``add`` and ``run``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from cyconv import __version__
+from cyconv.cli import info, train
+
+
+def main(arguments=None) -> int:
+    """Run the command line and return its exit code.
+
+    0: done. 1: it could not be done. 2: wrong arguments. 130: stopped by Ctrl-C.
+    """
+    parser = argparse.ArgumentParser(
+        prog="cyconv", description="Convolutional networks on the CPU.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"cyconv {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    for module in (train, info):
+        module.add(commands)
+    args = parser.parse_args(arguments)
+    try:
+        return args.run(args)
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        return 130
+    except (OSError, ValueError, RuntimeError, MemoryError, ArithmeticError) as error:
+        print(f"cyconv {args.command}: {error}", file=sys.stderr)
+        return 1
