@@ -1,6 +1,7 @@
 """The extension modules and the OpenMP probe; everything else is in pyproject.toml."""
 
 import os
+import platform
 import sys
 import tempfile
 from pathlib import Path
@@ -65,6 +66,10 @@ def openmp_flags(compiler):
 class BuildExt(build_ext):
     """Build with OpenMP if the compiler has it, and say so if it has not."""
 
+    def finalize_options(self):
+        super().finalize_options()
+        self.parallel = self.parallel or os.cpu_count()
+
     def build_extensions(self):
         compile_flags, link_flags = openmp_flags(self.compiler)
         if not compile_flags:
@@ -78,20 +83,44 @@ class BuildExt(build_ext):
         super().build_extensions()
 
 
-MODULES = {
-    "cyconv.naive": "cyconv/naive.pyx",
-    "cyconv._core.conv": "cyconv/_core/conv.pyx",
-    "cyconv._core.elementwise": "cyconv/_core/elementwise.pyx",
-    "cyconv._core.linear": "cyconv/_core/linear.pyx",
-    "cyconv._core.stage": "cyconv/_core/stage.pyx",
+# The kernels are compiled once more for each level of vector units that cyconv._core.cpu knows.
+LEVELS = {
+    "v3": ["-mavx2", "-mfma", "-mbmi", "-mbmi2"],
+    "v4": ["-mavx2", "-mfma", "-mbmi", "-mbmi2",
+           "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"],
 }
+KERNELS = ("conv", "elementwise", "linear", "stage")
 
-setup(
-    ext_modules=cythonize(
-        [Extension(name, [source]) for name, source in MODULES.items()],
+
+def has_levels():
+    """Tell whether the target is an x86-64 with a compiler that takes gcc's flags."""
+    return platform.machine().lower() in ("x86_64", "amd64") and sys.platform != "win32"
+
+
+def extensions():
+    """Return all extension modules, those of a level as copies of the generated C."""
+    plain = [
+        Extension("cyconv.naive", ["cyconv/naive.pyx"]),
+        Extension("cyconv._core.cpu", ["cyconv/_core/cpu.pyx"]),
+        *(Extension(f"cyconv._core.{name}", [f"cyconv/_core/{name}.pyx"]) for name in KERNELS),
+    ]
+    built = cythonize(
+        plain,
         compiler_directives=DIRECTIVES,
         build_dir="build/cython",
         annotate=bool(os.environ.get("CYCONV_ANNOTATE")),
-    ),
-    cmdclass={"build_ext": BuildExt},
-)
+    )
+    for level, flags in LEVELS.items() if has_levels() else ():
+        for name in KERNELS:
+            source = Path("build/cython/cyconv/_core", f"{name}.c")
+            copy = source.with_name(f"{name}_{level}.c")
+            copy.write_text(source.read_text().replace(f"PyInit_{name}", f"PyInit_{name}_{level}"))
+            built.append(
+                Extension(
+                    f"cyconv._core.{name}_{level}", [str(copy)], extra_compile_args=list(flags)
+                )
+            )
+    return built
+
+
+setup(ext_modules=extensions(), cmdclass={"build_ext": BuildExt})

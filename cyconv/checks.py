@@ -16,6 +16,16 @@ FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 BLAS_LIMIT = 2**31 - 1
 
 
+def _physical_memory() -> int:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return sys.maxsize
+
+
+_MEMORY = _physical_memory()
+
+
 def array(value, who: str, name: str, shape=None, dtypes=FLOATS) -> np.ndarray:
     """Return `value` as a C-contiguous array of one of `dtypes`, copied only if it must be.
 
@@ -54,6 +64,9 @@ def array(value, who: str, name: str, shape=None, dtypes=FLOATS) -> np.ndarray:
         raise ValueError(
             f"{who}: {name} must have shape {shape_text(shape)}, got {shape_text(result.shape)}"
         )
+    flags = result.flags
+    if flags.c_contiguous and flags.aligned:
+        return result
     return np.require(result, requirements=("C", "A"))
 
 
@@ -91,10 +104,10 @@ def same_dtype(who: str, **arrays) -> None:
 def allocate(shape, dtype, who: str, name: str) -> np.ndarray:
     """Return an uninitialised array, or raise OverflowError or MemoryError with the numbers."""
     size = math.prod(shape) * np.dtype(dtype).itemsize
-    text = f"{who}: {name} of shape {shape_text(shape)} takes {size:,} bytes"
-    if size > sys.maxsize:
-        raise OverflowError(f"{text}, more than an address can hold; use a smaller batch")
-    if size > _physical_memory():
+    if size > _MEMORY:
+        text = f"{who}: {name} of shape {shape_text(shape)} takes {size:,} bytes"
+        if size > sys.maxsize:
+            raise OverflowError(f"{text}, more than an address can hold; use a smaller batch")
         raise MemoryError(f"{text}, more than this machine's memory; use a smaller batch")
     return np.empty(shape, dtype)
 
@@ -105,13 +118,6 @@ def blas_extent(size: int, who: str, name: str) -> None:
         raise OverflowError(
             f"{who}: {name} is {size:,}, but BLAS counts to {BLAS_LIMIT:,}; use a smaller kernel"
         )
-
-
-def _physical_memory() -> int:
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
-        return sys.maxsize
 
 
 def labels(value, count: int, classes: int, who: str) -> np.ndarray:

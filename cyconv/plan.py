@@ -20,7 +20,7 @@ from cyconv.losses import mean
 from cyconv.threads import get_num_threads, one_blas_thread
 
 BLOCK_BYTES = 1024 * 1024        # columns, activations and gradients of a block: one core's cache
-MOST_IMAGES = 16                 # in a block
+MOST_IMAGES = 8                  # in a block
 LEAST_BLOCKS = 4                 # in a batch, as long as each has an image
 WHOLE_BATCH_BYTES = 256 * 1024   # weights of a linear layer that is a stage of its own
 
@@ -116,7 +116,7 @@ class _Blocks:
         self.block = max(1, min(MOST_IMAGES, BLOCK_BYTES // image))
         for op in convs:
             geometry = Geometry(**op.window)
-            op.tile = tile_rows(geometry, self.block * geometry.OH, 4)
+            op.tile = tile_rows(geometry, self.block * geometry.OH, 4, BLOCK_BYTES)
         self.stage = stage.Stage(ops, first, self.block)
 
     def memory(self, images: int, threads: int, keep: bool = False, lanes: bool = False) -> dict:

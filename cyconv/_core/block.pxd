@@ -8,7 +8,7 @@ from cython cimport floating
 from libc.string cimport memset
 
 from cyconv._core.columns cimport Window, col2im_rows, im2col_rows, is_identity
-from cyconv._core.gemm cimport gemm
+from cyconv._core.narrow cimport dy_times_transposed, times_weight, transposed_times_dy
 from cyconv._core.pointwise cimport bias_leaky_relu, column_sums
 
 
@@ -38,7 +38,7 @@ cdef inline void conv_forward(
             source = cols
         out = y + row * g.OW * F
         # y = cols @ weight
-        gemm(False, False, (stop - row) * g.OW, F, K, source, K, weight, F, <floating> 0, out, F)
+        times_weight(source, weight, out, (stop - row) * g.OW, K, F)
         if bias != NULL:
             bias_leaky_relu(out, bias, (stop - row) * g.OW, F, slope)
         row = stop
@@ -74,15 +74,13 @@ cdef inline void conv_backward(
                 im2col_rows(x, cols, g, row, stop)
             source = cols
         # forward: y = cols @ weight, so dweight += cols.T @ dy
-        gemm(True, False, K, F, pixels, source, K, dy_tile, F,
-             <floating> (1 if accumulate else 0), dweight, F)
+        transposed_times_dy(source, dy_tile, dweight, pixels, K, F, accumulate)
         accumulate = True
         if dx != NULL:
             # and dcols = dy @ weight.T, over the columns that are needed no more
             if is_identity(g):
-                gemm(False, True, pixels, K, F, dy_tile, F, weight, F, <floating> 0,
-                     dx + row * g.W * g.C, K)
+                dy_times_transposed(dy_tile, weight, dx + row * g.W * g.C, pixels, K, F)
             else:
-                gemm(False, True, pixels, K, F, dy_tile, F, weight, F, <floating> 0, cols, K)
+                dy_times_transposed(dy_tile, weight, cols, pixels, K, F)
                 col2im_rows(cols, dx, g, row, stop)
         row = stop

@@ -6,18 +6,6 @@ from libc.math cimport sqrt
 
 from cyconv._core cimport pointwise
 
-cdef extern from *:
-    """
-    #ifdef _OPENMP
-    #define CYCONV_HAS_OPENMP 1
-    #else
-    #define CYCONV_HAS_OPENMP 0
-    #endif
-    """
-    const bint CYCONV_HAS_OPENMP
-
-HAS_OPENMP = CYCONV_HAS_OPENMP
-
 cdef Py_ssize_t CHUNK = 16384   # elements a thread takes at once
 
 

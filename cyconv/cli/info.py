@@ -8,7 +8,7 @@ import numpy
 import scipy
 
 import cyconv
-from cyconv._core import elementwise
+from cyconv._core import HAS_OPENMP, SIMD
 from cyconv.threads import available_cores, get_num_threads, scipy_blas
 
 
@@ -21,7 +21,7 @@ def add(commands) -> None:
 
 def run(args) -> int:
     """Print one line for each thing that decides speed or results."""
-    openmp = "yes" if elementwise.HAS_OPENMP else "no: the kernels run on one thread"
+    openmp = "yes" if HAS_OPENMP else "no: the kernels run on one thread"
     blas = [f"{library.internal_api} {library.version}" for library in scipy_blas()]
     rows = {
         "cyconv": cyconv.__version__,
@@ -30,6 +30,7 @@ def run(args) -> int:
         "scipy": scipy.__version__,
         "BLAS": ", ".join(blas) or "unknown",
         "OpenMP": openmp,
+        "SIMD": f"{SIMD} (CYCONV_SIMD chooses another)",
         "threads": f"{get_num_threads()} (of {available_cores()} cores that may be used)",
         "machine": platform.machine(),
     }
