@@ -1,0 +1,162 @@
+"""What the tests compare with: definitions in NumPy and float64, without a line of cyconv."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+
+class Case(NamedTuple):
+    """One convolution, its geometry in the forms in which a caller may write it."""
+
+    x_shape: tuple[int, int, int, int]
+    F: int
+    kernel: tuple[int, int]
+    stride: int | tuple[int, int]
+    padding: object
+    pads: tuple[tuple[int, int], tuple[int, int]]  # what `padding` means
+    outputs: tuple[int, int]
+
+    @property
+    def steps(self):
+        return self.stride if isinstance(self.stride, tuple) else (self.stride, self.stride)
+
+
+def same_pads(size, kernel, stride):
+    """Return TensorFlow's (before, after): just enough for ceil(size / stride) outputs."""
+    total = max((math.ceil(size / stride) - 1) * stride + kernel - size, 0)
+    return total // 2, total - total // 2
+
+
+def random_case(rng):
+    """Draw a small geometry; strides, kernels and paddings differ between the axes."""
+
+    def draw(low, high):
+        return int(rng.integers(low, high + 1))
+
+    while True:
+        kernel, steps = (draw(1, 5), draw(1, 5)), (draw(1, 3), draw(1, 3))
+        form = ("int", "pair", "pairs", "valid", "same")[draw(0, 4)]
+        stride = steps
+        if draw(0, 2) == 0:
+            stride, steps = steps[0], (steps[0], steps[0])
+        if form == "same":
+            sizes = draw(1, 9), draw(1, 9)
+            outputs = tuple(math.ceil(size / step) for size, step in zip(sizes, steps, strict=True))
+            pads = tuple(map(same_pads, sizes, kernel, steps))
+            padding = form
+        else:
+            (top, bottom), (left, right) = (draw(0, 6), draw(0, 6)), (draw(0, 6), draw(0, 6))
+            padding, pads = {
+                "int": (top, ((top, top), (top, top))),
+                "pair": ((top, left), ((top, top), (left, left))),
+                "pairs": (((top, bottom), (left, right)), ((top, bottom), (left, right))),
+                "valid": ("valid", ((0, 0), (0, 0))),
+            }[form]
+            outputs = draw(1, 5), draw(1, 5)
+            sizes = tuple(
+                (outputs[axis] - 1) * steps[axis] + kernel[axis] - sum(pads[axis])
+                for axis in range(2)
+            )
+        if min(sizes) > 0:
+            x_shape = (draw(1, 3), *sizes, draw(1, 4))
+            return Case(x_shape, draw(1, 5), kernel, stride, padding, pads, outputs)
+
+
+def random_cases(count, seed=0):
+    """Return `count` random geometries."""
+    rng = np.random.default_rng(seed)
+    return [random_case(rng) for _ in range(count)]
+
+
+def integers(rng, shape, dtype=np.float64):
+    """Return small whole numbers: their sums of products are exact in float32."""
+    return rng.integers(-4, 5, shape).astype(dtype)
+
+
+def windows(x, case):
+    """Return the patches of x under every output pixel: (N, OH, OW, KH, KW, C)."""
+    padded = np.pad(x, ((0, 0), *case.pads, (0, 0)))
+    patches = sliding_window_view(padded, case.kernel, axis=(1, 2))
+    return patches[:, :: case.steps[0], :: case.steps[1]].transpose(0, 1, 2, 4, 5, 3)
+
+
+def im2col(x, case):
+    """Return the patches as rows."""
+    return windows(x, case).reshape(-1, math.prod(case.kernel) * x.shape[3])
+
+
+def col2im(cols, case):
+    """Return the images in which every patch has been added at the place it comes from."""
+    N, H, W, C = case.x_shape
+    (top, bottom), (left, right) = case.pads
+    (KH, KW), (stride_h, stride_w), (OH, OW) = case.kernel, case.steps, case.outputs
+    patches = cols.reshape(N, OH, OW, KH, KW, C)
+    padded = np.zeros((N, top + H + bottom, left + W + right, C))
+    for oh in range(OH):
+        for ow in range(OW):
+            h, w = oh * stride_h, ow * stride_w
+            padded[:, h : h + KH, w : w + KW] += patches[:, oh, ow]
+    return padded[:, top : top + H, left : left + W]
+
+
+def conv2d(x, weight, bias, case):
+    """Return the convolution as one sum of products over patches."""
+    return np.einsum("nhwijc,ijcf->nhwf", windows(x, case), weight) + bias
+
+
+def conv2d_backward(dy, x, weight, case):
+    """Return (dx, dweight, dbias)."""
+    dcols = np.einsum("nhwf,ijcf->nhwijc", dy, weight)
+    dweight = np.einsum("nhwijc,nhwf->ijcf", windows(x, case), dy)
+    return col2im(dcols, case), dweight, dy.sum(axis=(0, 1, 2))
+
+
+def softmax(x):
+    """Return exp(x) over its sum along the last axis."""
+    e = np.exp(np.float64(x) - np.max(x, axis=-1, keepdims=True).astype(np.float64))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def cross_entropy(logits, labels):
+    """Return (mean of -log softmax(logits)[label], its gradient)."""
+    logits = np.float64(logits)
+    rows = np.arange(len(logits))
+    losses = np.logaddexp.reduce(logits, axis=1) - logits[rows, labels]
+    gradient = softmax(logits)
+    gradient[rows, labels] -= 1
+    return losses.mean(), gradient / len(logits)
+
+
+class Adam:
+    """Algorithm 1 of Kingma & Ba (2014), as printed."""
+
+    def __init__(self, size, learning_rate=1e-3, betas=(0.9, 0.999), eps=1e-8):
+        self.m, self.v, self.t = np.zeros(size), np.zeros(size), 0
+        self.learning_rate, (self.beta1, self.beta2), self.eps = learning_rate, betas, eps
+
+    def step(self, theta, g):
+        """Return the next theta."""
+        self.t += 1
+        self.m = self.beta1 * self.m + (1 - self.beta1) * g
+        self.v = self.beta2 * self.v + (1 - self.beta2) * g**2
+        m_hat = self.m / (1 - self.beta1**self.t)
+        v_hat = self.v / (1 - self.beta2**self.t)
+        return theta - self.learning_rate * m_hat / (np.sqrt(v_hat) + self.eps)
+
+
+def relative_bound(K):
+    """Return the bound on the relative error of a float32 sum of K products."""
+    return 2.0**-24 * np.minimum(K + 2, 4 * np.sqrt(K + 2))
+
+
+def assert_within(actual, expected, K, magnitude, what=""):
+    """Check float32 sums of K products, of which `magnitude` is the sum of absolute values."""
+    assert actual.shape == expected.shape, what
+    error, bound = np.abs(np.float64(actual) - expected), relative_bound(K) * magnitude
+    worst = np.unravel_index(np.argmax(error - bound), error.shape)
+    assert (error <= bound).all(), (
+        f"{what}{list(map(int, worst))}: {actual[worst]} is not {expected[worst]}, "
+        f"error {error[worst]:.3g} > {np.broadcast_to(bound, error.shape)[worst]:.3g}"
+    )

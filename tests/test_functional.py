@@ -1,0 +1,246 @@
+"""im2col, col2im and convolution: exact in integers on 2,000 random geometries."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+import cyconv
+from cyconv import naive
+from tests import reference
+
+NAMES = ("im2col", "col2im", "conv2d", "dx", "dweight", "dbias")
+DTYPES = (np.float32, np.float64)
+
+
+def arrays(case, rng, draw=reference.integers, dtype=np.float64):
+    """Return (x, cols, weight, bias, dy) that fit a geometry."""
+    N, _, _, C = case.x_shape
+    pixels, taps = N * case.outputs[0] * case.outputs[1], case.kernel[0] * case.kernel[1] * C
+    shapes = (
+        case.x_shape, (pixels, taps), (*case.kernel, C, case.F), (case.F,),
+        (N, *case.outputs, case.F),
+    )  # fmt: skip
+    return [draw(rng, shape).astype(dtype) for shape in shapes]
+
+
+def everything(module, case, x, cols, weight, bias, dy):
+    """Return what the four functions of a module make of the arrays, in the order of NAMES."""
+    geometry = {"stride": case.stride, "padding": case.padding}
+    return (
+        module.im2col(x, case.kernel, **geometry),
+        module.col2im(cols, case.x_shape, case.kernel, **geometry),
+        module.conv2d(x, weight, bias, **geometry),
+        *module.conv2d_backward(dy, x, weight, **geometry),
+    )
+
+
+def by_definition(case, x, cols, weight, bias, dy):
+    """Return the same from the definitions, in float64."""
+    return (
+        reference.im2col(x, case),
+        reference.col2im(cols, case),
+        reference.conv2d(x, weight, bias, case),
+        *reference.conv2d_backward(dy, x, weight, case),
+    )
+
+
+@pytest.fixture(scope="module")
+def problems():
+    """Return 2,000 random (geometry, integer arrays, results of the naive loops)."""
+    rng = np.random.default_rng(7)
+    drawn = []
+    for case in reference.random_cases(2000):
+        given = arrays(case, rng)
+        drawn.append((case, given, everything(naive, case, *given)))
+    return drawn
+
+
+def test_the_naive_loops_are_the_definition(problems):
+    for case, given, results in problems[::4]:
+        expected = by_definition(case, *given)
+        for name, result, wanted in zip(NAMES, results, expected, strict=True):
+            np.testing.assert_array_equal(result, wanted, f"{name} {case}")
+
+
+@pytest.mark.parametrize(("dtype", "threads"), list(itertools.product(DTYPES, (1, 3))))
+def test_integers_in_exact_integers_out(problems, dtype, threads):
+    cyconv.set_num_threads(threads)
+    for case, given, expected in problems:
+        results = everything(cyconv, case, *(array.astype(dtype) for array in given))
+        for name, result, wanted in zip(NAMES, results, expected, strict=True):
+            assert result.dtype == dtype
+            assert np.array_equal(result, wanted), f"{name} {case}"
+
+
+def test_col2im_is_the_adjoint_of_im2col(problems):
+    for case, (x, cols, *_), _ in problems:
+        geometry = case.kernel, case.stride, case.padding
+        left = (cyconv.im2col(x, *geometry) * cols).sum()
+        right = (x * cyconv.col2im(cols, case.x_shape, *geometry)).sum()
+        assert left == right, case
+
+
+def test_backward_is_the_adjoint_of_forward(problems):
+    for case, (x, _, weight, _, dy), _ in problems[::2]:
+        geometry = case.stride, case.padding
+        dx, dweight, _ = cyconv.conv2d_backward(dy, x, weight, *geometry)
+        product = (cyconv.conv2d(x, weight, None, *geometry) * dy).sum()
+        assert product == (x * dx).sum() == (weight * dweight).sum(), case
+
+
+def test_outputs_are_complete_when_buffers_start_as_nan(problems, nan_buffers):
+    for case, given, expected in problems[::8]:
+        for name, result, wanted in zip(
+            NAMES, everything(cyconv, case, *given), expected, strict=True
+        ):
+            assert np.array_equal(result, wanted), f"{name} {case}"
+    assert len(nan_buffers) > 1000
+
+
+def test_naive_outputs_are_complete_when_buffers_start_as_nan(problems, nan_buffers):
+    for case, given, expected in problems[::40]:
+        for name, result, wanted in zip(
+            NAMES, everything(naive, case, *given), expected, strict=True
+        ):
+            assert np.array_equal(result, wanted), f"{name} {case}"
+    assert nan_buffers
+
+
+def test_inputs_may_be_read_only_and_stay_as_they_are(problems):
+    for case, given, _ in problems[::20]:
+        copies = [array.copy() for array in given]
+        for array in given:
+            array.flags.writeable = False
+        for module in (cyconv, naive):
+            everything(module, case, *given)
+        for array, copy in zip(given, copies, strict=True):
+            array.flags.writeable = True
+            np.testing.assert_array_equal(array, copy)
+
+
+def misaligned(array):
+    room = np.zeros(array.nbytes + 1, np.uint8)[1:]
+    result = room.view(array.dtype).reshape(array.shape)
+    result[...] = array
+    assert not result.flags.aligned or array.size == 0
+    return result
+
+
+def sliced(array):
+    room = np.full([2 * extent for extent in array.shape], np.nan, array.dtype)
+    result = room[tuple(slice(None, None, 2) for _ in array.shape)]
+    result[...] = array
+    return result
+
+
+LAYOUTS = {
+    "Fortran order": np.asfortranarray,
+    "negative strides": lambda array: np.flip(np.flip(array).copy()),
+    "slices": sliced,
+    "misaligned": misaligned,
+    "lists": np.ndarray.tolist,
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_in_memory_gives_the_same(problems, layout):
+    for case, given, expected in problems[::20]:
+        results = everything(cyconv, case, *map(LAYOUTS[layout], given))
+        for name, result, wanted in zip(NAMES, results, expected, strict=True):
+            assert result.flags.c_contiguous
+            np.testing.assert_array_equal(result, wanted, f"{name} {case}")
+
+
+def test_zero_strides_and_memory_maps(tmp_path):
+    case = reference.Case((2, 4, 5, 3), 2, (3, 2), 1, 1, ((1, 1), (1, 1)), (4, 6))
+    given = arrays(case, np.random.default_rng(0))
+    row = given[0][:, :1]
+    np.save(tmp_path / "x.npy", given[0])
+    for x, same in (
+        (np.broadcast_to(row, case.x_shape), np.repeat(row, 4, axis=1)),
+        (np.load(tmp_path / "x.npy", mmap_mode="r"), given[0]),
+    ):
+        results = everything(cyconv, case, x, *given[1:])
+        for result, wanted in zip(results, by_definition(case, same, *given[1:]), strict=True):
+            np.testing.assert_array_equal(result, wanted)
+
+
+def test_a_batch_of_none_gives_an_empty_output_and_zero_gradients(problems):
+    for case, given, _ in problems[::100]:
+        empty = case._replace(x_shape=(0, *case.x_shape[1:]))
+        x, cols, weight, bias, dy = arrays(empty, np.random.default_rng(0))
+        for module in (cyconv, naive):
+            columns, image, y, dx, dweight, dbias = everything(
+                module, empty, x, cols, given[2], given[3], dy
+            )
+            assert columns.shape == cols.shape
+            assert image.shape == dx.shape == x.shape
+            assert y.shape == dy.shape
+            assert dweight.shape == weight.shape
+            assert dbias.shape == bias.shape
+            assert not dweight.any()
+            assert not dbias.any()
+
+
+def test_no_bias_and_no_dx():
+    case = reference.random_cases(1, seed=5)[0]
+    x, _, weight, bias, dy = arrays(case, np.random.default_rng(0))
+    geometry = {"stride": case.stride, "padding": case.padding}
+    for module in (cyconv, naive):
+        np.testing.assert_array_equal(
+            module.conv2d(x, weight, **geometry),
+            module.conv2d(x, weight, np.zeros_like(bias), **geometry),
+        )
+        dx, *gradients = module.conv2d_backward(dy, x, weight, **geometry, need_dx=False)
+        assert dx is None
+        expected = reference.conv2d_backward(dy, x, weight, case)[1:]
+        for gradient, wanted in zip(gradients, expected, strict=True):
+            np.testing.assert_array_equal(gradient, wanted)
+
+
+# Large enough for several tiles, blocks and lanes, with sums long enough to round.
+LARGE = [
+    reference.Case((37, 28, 28, 1), 4, (8, 8), 2, 0, ((0, 0), (0, 0)), (11, 11)),
+    reference.Case((5, 14, 14, 32), 64, (6, 6), 2, 2, ((2, 2), (2, 2)), (7, 7)),
+    reference.Case((3, 30, 41, 5), 7, (3, 5), (1, 2), (1, 2), ((1, 1), (2, 2)), (30, 21)),
+    reference.Case((9, 12, 13, 40), 24, (1, 1), 1, 0, ((0, 0), (0, 0)), (12, 13)),
+]
+
+
+@pytest.mark.parametrize("case", LARGE, ids=str)
+@pytest.mark.parametrize("threads", (1, 3))
+def test_float32_is_within_the_bound_of_a_sum_of_products(case, threads):
+    cyconv.set_num_threads(threads)
+    rng = np.random.default_rng(3)
+    given = arrays(case, rng, lambda rng, shape: rng.normal(size=shape), np.float32)
+    results = everything(cyconv, case, *given)
+    exact = [np.float64(array) for array in given]
+    expected = by_definition(case, *exact)
+    magnitudes = by_definition(case, *map(np.abs, exact))
+    counts = by_definition(case, *map(np.ones_like, exact))
+    for name, *compared in zip(NAMES, results, expected, counts, magnitudes, strict=True):
+        reference.assert_within(*compared, what=name)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("case", LARGE, ids=str)
+def test_the_same_bits_for_any_number_of_threads(case, dtype):
+    rng = np.random.default_rng(4)
+    given = arrays(case, rng, lambda rng, shape: rng.normal(size=shape), dtype)
+    bits = set()
+    for threads in (1, 2, 3, 4):
+        cyconv.set_num_threads(threads)
+        bits.add(b"".join(result.tobytes() for result in everything(cyconv, case, *given)))
+    assert len(bits) == 1
+
+
+@pytest.mark.parametrize("value", (np.nan, np.inf, -np.inf))
+def test_what_is_not_finite_reaches_the_outputs_that_read_it_and_no_others(value):
+    x = np.zeros((1, 6, 6, 1), np.float32)
+    x[0, 2, 3] = value
+    weight = np.ones((3, 3, 1, 1), np.float32)
+    read = np.zeros((4, 4), bool)
+    read[0:3, 1:4] = True  # the outputs whose 3x3 window holds (2, 3)
+    y = cyconv.conv2d(x, weight)[0, :, :, 0]
+    np.testing.assert_array_equal(y, np.where(read, np.float32(value), 0))

@@ -1,0 +1,219 @@
+"""How many threads there are, who decides it, and that BLAS gets its own back."""
+
+import os
+import threading
+import types
+
+import numpy as np
+import pytest
+import threadpoolctl
+
+import cyconv
+from cyconv import threads
+from tests.zoo import batch, network
+
+CORES = os.cpu_count() or 1
+
+
+@pytest.fixture
+def alone(monkeypatch):
+    """Let nothing but the machine decide: no wish in the environment."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+
+
+@pytest.mark.parametrize("n", sorted({1, 2, 4 * CORES}))
+def test_a_count_that_was_set_is_the_count(n):
+    cyconv.set_num_threads(n)
+    assert cyconv.get_num_threads() == n
+
+
+def test_numpy_integers_are_counts():
+    cyconv.set_num_threads(np.int64(2))
+    assert cyconv.get_num_threads() == 2
+    assert type(cyconv.get_num_threads()) is int
+
+
+@pytest.mark.parametrize(
+    "n", (0, -1, 4 * CORES + 1, 10**5, 10**30, True, False, "2", 1.0, float("nan"), [2], b"2")
+)
+def test_every_other_count_is_refused_and_changes_nothing(n):
+    cyconv.set_num_threads(2)
+    with pytest.raises(ValueError, match=r"set_num_threads: n must be"):
+        cyconv.set_num_threads(n)
+    assert cyconv.get_num_threads() == 2
+
+
+def automatic():
+    cyconv.set_num_threads(None)
+    return cyconv.get_num_threads()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
+def test_none_respects_the_affinity(alone):
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(before)})
+        assert automatic() == 1
+    finally:
+        os.sched_setaffinity(0, before)
+    assert 1 <= automatic() <= len(before)
+
+
+@pytest.mark.parametrize(
+    ("text", "most"),
+    [
+        ("max 100000\n", 64),
+        ("100000 100000\n", 1),
+        ("150000 100000\n", 2),
+        ("1000 100000\n", 1),
+        ("6400000 100000\n", 64),
+        ("nonsense", 64),
+        ("", 64),
+    ],
+)
+def test_none_respects_the_quota_of_a_container(text, most, alone, monkeypatch, tmp_path):
+    (tmp_path / "cpu.max").write_text(text)
+    monkeypatch.setattr(threads, "Path", lambda path: tmp_path / os.path.basename(path))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+    assert automatic() == most
+
+
+@pytest.mark.parametrize(
+    ("wish", "count"), [("1", 1), ("2,4", 2), ("0", None), ("-3", None), ("many", None), ("", None)]
+)
+def test_omp_num_threads_is_a_wish(wish, count, alone, monkeypatch):
+    without = automatic()
+    monkeypatch.setenv("OMP_NUM_THREADS", wish)
+    assert automatic() == (without if count is None else count)
+
+
+def test_a_wish_that_would_end_the_interpreter_is_cut(alone, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "100000")
+    assert 1 <= automatic() <= 4 * CORES
+
+
+def test_the_environment_is_read_without_being_asked(python):
+    code = "import cyconv; print(cyconv.get_num_threads())"
+    assert python(code, OMP_NUM_THREADS="1") == "1\n"
+
+
+# BLAS: one thread inside, what it had before outside.
+
+
+def blas_threads():
+    """Return the number of threads of every BLAS in this process, as an outsider sees it."""
+    return [
+        (library["filepath"], library["num_threads"])
+        for library in threadpoolctl.threadpool_info()
+        if library["user_api"] == "blas"
+    ]
+
+
+def work():
+    net = network("big Linear in the middle")
+    x, labels = batch(net)
+    net.train_step(x, labels, cyconv.Adam())
+    net.predict(x)
+    net.backward(np.ones_like(net.forward(x)))
+
+
+def in_a_thread(function):
+    """Call a function in a Python thread of its own and return what it returns or raises."""
+    result = types.SimpleNamespace(value=None, error=None)
+
+    def run():
+        try:
+            result.value = function()
+        except BaseException as error:
+            result.error = error
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive()
+    if result.error is not None:
+        raise result.error
+    return result.value
+
+
+def inside():
+    """Return the threads of SciPy's BLAS while a kernel would run."""
+    with threads.one_blas_thread():
+        return [count for path, count in blas_threads() if "scipy" in os.path.dirname(path)]
+
+
+def test_blas_has_its_threads_back_after_a_step():
+    before = blas_threads()
+    work()
+    assert blas_threads() == before
+
+
+def test_blas_has_its_threads_back_after_an_error():
+    before = blas_threads()
+    with pytest.raises(ValueError, match="stop"), threads.one_blas_thread():
+        raise ValueError("stop")
+    assert blas_threads() == before
+
+
+def test_blas_has_one_thread_inside():
+    assert set(inside()) <= {1}
+
+
+@pytest.mark.parametrize("order", (1, -1))
+def test_blas_has_one_thread_inside_in_every_python_thread(order, python):
+    # In a new process: which Python thread is the first to set a limit must not matter.
+    code = f"""
+        from tests.test_threads import blas_threads, in_a_thread, inside
+        before = blas_threads()
+        counts = [call() for call in (inside, lambda: in_a_thread(inside))[::{order}]]
+        print([set(count) <= {{1}} for count in counts], blas_threads() == before)
+    """
+    assert python(code) == "[True, True] True\n"
+
+
+def test_blas_has_its_threads_back_whichever_python_thread_leaves_last():
+    before = blas_threads()
+    context, entered, leave = threads.one_blas_thread(), threading.Event(), threading.Event()
+
+    def other():
+        with context:
+            entered.set()
+            leave.wait(30)
+
+    thread = threading.Thread(target=other)
+    with context:
+        thread.start()
+        assert entered.wait(30)
+    leave.set()
+    thread.join(30)
+    assert blas_threads() == before
+
+
+def test_a_step_has_the_same_bits_in_another_python_thread():
+    def bits():
+        net = network("big Linear in the middle")
+        x, labels = batch(net, 300)
+        loss = net.train_step(x, labels, cyconv.Adam())
+        return loss, net._parameters.tobytes(), net.forward(x).tobytes()
+
+    assert in_a_thread(bits) == bits()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_keeps_to_one_thread_and_says_why(python):
+    code = """
+        import os, cyconv
+        cyconv.set_num_threads(2)
+        if os.fork() == 0:
+            counts = [cyconv.get_num_threads()]
+            for n in (1, None):
+                cyconv.set_num_threads(n)
+                counts.append(cyconv.get_num_threads())
+            try:
+                cyconv.set_num_threads(2)
+            except RuntimeError as error:
+                os._exit(0 if counts == [1, 1, 1] and "spawn" in str(error) else 3)
+            os._exit(4)
+        print(os.waitstatus_to_exitcode(os.wait()[1]), cyconv.get_num_threads())
+    """
+    assert python(code) == "0 2\n"

@@ -1,0 +1,127 @@
+"""The layers and networks that the laws are tried on, two of the layers written by a user."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from cyconv import Network, presets
+from cyconv.layers import Conv1D, Conv2D, Flatten, Im2Col, Layer, LeakyReLU, Linear, Softmax
+
+
+class Square(Layer):
+    """A user's layer: NumPy only, no parameters."""
+
+    def forward(self, x):
+        self.x = x
+        return x * x
+
+    def backward(self, dy):
+        return 2 * self.x * dy
+
+
+class Gain(Layer):
+    """A user's layer with a parameter: a factor for each channel."""
+
+    def build(self, input_shape):
+        self.declare("gain", input_shape[-1:], lambda shape, rng: rng.uniform(0.5, 1.5, shape))
+        return input_shape
+
+    def forward(self, x):
+        self.x = x
+        return x * self.parameters["gain"].astype(x.dtype)
+
+    def backward(self, dy):
+        self.gradients["gain"][...] = (self.x * dy).reshape(-1, dy.shape[-1]).sum(axis=0)
+        return dy * self.parameters["gain"].astype(dy.dtype)
+
+
+class Row(NamedTuple):
+    """One layer of the table: how it is made, and the shape of a sample."""
+
+    make: object
+    input_shape: tuple[int, ...]
+
+
+LAYERS = {
+    "Conv2D": Row(lambda: Conv2D(3, 3), (6, 5, 2)),
+    "Conv2D rectangular": Row(lambda: Conv2D(4, (2, 3), (1, 2), ((1, 0), (0, 2))), (5, 5, 3)),
+    "Conv2D same": Row(lambda: Conv2D(2, 4, 2, "same"), (7, 6, 1)),
+    "Conv2D padding over kernel": Row(lambda: Conv2D(2, 2, 1, 3), (3, 4, 2)),
+    "Conv2D 1x1": Row(lambda: Conv2D(5, 1), (4, 3, 6)),
+    "Conv2D stride over kernel": Row(lambda: Conv2D(2, 1, 3), (7, 4, 2)),
+    "Conv1D": Row(lambda: Conv1D(4, 5, 2, (1, 2)), (12, 3)),
+    "Conv1D same": Row(lambda: Conv1D(2, 3, padding="same"), (7, 2)),
+    "Im2Col": Row(lambda: Im2Col(3, 2, 1), (7, 5, 2)),
+    "Linear": Row(lambda: Linear(7), (11,)),
+    "Linear wide": Row(lambda: Linear(150), (130,)),
+    "LeakyReLU": Row(lambda: LeakyReLU(), (4, 3, 2)),
+    "LeakyReLU slope 0": Row(lambda: LeakyReLU(0), (9,)),
+    "Softmax": Row(lambda: Softmax(), (10,)),
+    "Softmax of an image": Row(lambda: Softmax(), (3, 2, 5)),
+    "Flatten": Row(lambda: Flatten(), (3, 4, 2)),
+    "Square": Row(lambda: Square(), (3, 4, 2)),
+    "Gain": Row(lambda: Gain(), (3, 4, 5)),
+}
+
+NETWORKS = {
+    "one dimension": Row(
+        lambda: [Conv1D(6, 5, 2, (1, 2)), LeakyReLU(), Conv1D(4, 3), Flatten(), Linear(5)], (30, 2)
+    ),
+    "Im2Col inside": Row(
+        lambda: [Conv2D(4, 3), LeakyReLU(), Im2Col(3, 2), Conv2D(6, 1), LeakyReLU(), Flatten(),
+                 Linear(5)],
+        (9, 9, 1),
+    ),
+    "Im2Col first": Row(lambda: [Im2Col(4, 2, 1), LeakyReLU(), Flatten(), Linear(4)], (8, 8, 1)),
+    "Softmax in the middle": Row(
+        lambda: [Conv2D(6, 3, 2, "same"), Softmax(), Flatten(), Linear(8), Softmax(), Linear(3)],
+        (8, 8, 2),
+    ),
+    "Linear first": Row(lambda: [Linear(20), LeakyReLU(0.3), Linear(6)], (15,)),
+    "LeakyReLU first and doubled": Row(
+        lambda: [LeakyReLU(0.5), Conv2D(3, 3), LeakyReLU(), LeakyReLU(0.2), Flatten(), Linear(4),
+                 LeakyReLU(0)],
+        (6, 6, 1),
+    ),
+    "nothing but Softmax": Row(lambda: [Flatten()], (2, 3, 1)),
+    "a user's layers": Row(
+        lambda: [Conv2D(4, 3), Square(), Gain(), LeakyReLU(), Flatten(), Linear(5)], (7, 7, 1)
+    ),
+    "big Linear first": Row(lambda: [Linear(100), LeakyReLU(), Linear(10)], (900,)),
+    "big Linear in the middle": Row(
+        lambda: [Conv2D(8, 3, 1, 1), LeakyReLU(), Flatten(), Linear(120), LeakyReLU(), Linear(9),
+                 LeakyReLU(), Linear(7)],
+        (12, 12, 1),
+    ),
+    "big Linear last": Row(lambda: [Conv2D(16, 3, 1, 1), Flatten(), Linear(10)], (22, 22, 1)),
+    "big Linear twice": Row(
+        lambda: [Flatten(), Linear(260), LeakyReLU(), Linear(270), Softmax(), Linear(10)],
+        (16, 16, 1),
+    ),
+    "big Linear before a run without parameters": Row(
+        lambda: [Linear(300), LeakyReLU(), LeakyReLU(0.5), Softmax()], (250,)
+    ),
+    "wide padding and strides": Row(
+        lambda: [Conv2D(5, (3, 2), (2, 3), (4, 2)), LeakyReLU(), Conv2D(3, 1, (7, 1)),
+                 Conv2D(4, 2, padding="same"), Flatten(), Linear(3)],
+        (9, 7, 3),
+    ),
+}  # fmt: skip
+
+
+def network(name, seed=0, dtype=np.float32):
+    """Return the network of a row, with Softmax at the end, or a preset."""
+    if hasattr(presets, name):
+        return getattr(presets, name)(seed, dtype)
+    row = NETWORKS[name]
+    return Network([*row.make(), Softmax()], row.input_shape, seed, dtype)
+
+
+def batch(net, images=37, seed=0):
+    """Return random uint8 images and labels for a network."""
+    rng = np.random.default_rng(seed)
+    x = rng.integers(0, 256, (images, *net.input_shape), np.uint8)
+    return x, rng.integers(0, net.classes, images)
+
+
+ALL_NETWORKS = ("exercise", "wide", *NETWORKS)
