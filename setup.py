@@ -58,7 +58,7 @@ def openmp_flags(compiler):
                     objects, str(Path(folder, "probe")), extra_postargs=link_flags
                 )
                 return compile_flags, link_flags
-            except Exception:  # noqa: BLE001 - each compiler class has errors of its own
+            except Exception:
                 continue
     return [], []
 
@@ -86,8 +86,16 @@ class BuildExt(build_ext):
 # The kernels are compiled once more for each level of vector units that cyconv._core.cpu knows.
 LEVELS = {
     "v3": ["-mavx2", "-mfma", "-mbmi", "-mbmi2"],
-    "v4": ["-mavx2", "-mfma", "-mbmi", "-mbmi2",
-           "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"],
+    "v4": [
+        "-mavx2",
+        "-mfma",
+        "-mbmi",
+        "-mbmi2",
+        "-mavx512f",
+        "-mavx512bw",
+        "-mavx512dq",
+        "-mavx512vl",
+    ],
 }
 KERNELS = ("conv", "elementwise", "linear", "stage")
 

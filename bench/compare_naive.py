@@ -19,7 +19,7 @@ LAYERS = {
     "512x28x28x1, 8x8x4 stride 2": ((512, 28, 28, 1), (8, 8, 1, 4), 2),
     "512x11x11x4, 6x6x8": ((512, 11, 11, 4), (6, 6, 4, 8), 1),
 }
-SECONDS = 0.1   # of a turn, unless one call takes longer
+SECONDS = 0.1  # of a turn, unless one call takes longer
 WIDTHS = 28, 8, 10, 10, 8
 
 

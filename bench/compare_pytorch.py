@@ -28,9 +28,9 @@ VARIANTS = {
     "step": list(product(FORMATS, ADAMS)),
     "predict": list(product(FORMATS)),
     "conv": list(product(FORMATS)),
-    "memory": list(product(FORMATS, ["fused"])),   # foreach holds copies
+    "memory": list(product(FORMATS, ["fused"])),  # foreach holds copies
 }
-CONVOLUTIONS = {   # images, filters, stride, padding
+CONVOLUTIONS = {  # images, filters, stride, padding
     "512x28x28x1, 8x8x4 stride 2": ((512, 28, 28, 1), (8, 8, 1, 4), 2, 0),
     "512x11x11x4, 6x6x8": ((512, 11, 11, 4), (6, 6, 4, 8), 1, 0),
     "512x6x6x8, 4x4x16": ((512, 6, 6, 8), (4, 4, 8, 16), 1, 0),
@@ -57,18 +57,18 @@ CASES = {
     },
 }
 LEARNING_RATE = 1e-3
-STILL = 1e-7          # learning rate of timed steps: thousands on one batch must not fit it
+STILL = 1e-7  # learning rate of timed steps: thousands on one batch must not fit it
 CHECKED_STEPS = 5
 MEMORY_STEPS = 20
-TRIAL_TURNS = 3       # of each variant of PyTorch
+TRIAL_TURNS = 3  # of each variant of PyTorch
 MEMORY_HEAD = (
     "peak memory", "PyTorch MB", "cyconv MB", "ratio",
     "over imports: PyTorch", "cyconv", "ratio", "PyTorch's variant",
-)   # fmt: skip
+)  # fmt: skip
 MEMORY_WIDTHS = 20, 10, 9, 6, 21, 7, 6, 24
 SPEED_HEAD = (
     "case", "PyTorch ms", "cyconv ms", "images/s", "ratio", "quartiles", "PyTorch's variant"
-)   # fmt: skip
+)  # fmt: skip
 SPEED_WIDTHS = 48, 10, 9, 10, 6, 13, 25
 
 
@@ -184,14 +184,14 @@ class PyTorch(Side):
                 nn.Conv2d(4, 8, 6), nn.LeakyReLU(0.1),
                 nn.Conv2d(8, 16, 4), nn.LeakyReLU(0.1),
                 nn.Conv2d(16, 10, 3), nn.Flatten(),
-            ]   # fmt: skip
+            ]  # fmt: skip
         else:
             layers = [
                 nn.Conv2d(1, 32, 6, stride=2, padding=2), nn.LeakyReLU(0.1),
                 nn.Conv2d(32, 64, 6, stride=2, padding=2), nn.LeakyReLU(0.1), nn.Flatten(),
                 nn.Linear(7 * 7 * 64, 1024), nn.LeakyReLU(0.1),
                 nn.Linear(1024, 10),
-            ]   # fmt: skip
+            ]  # fmt: skip
         model = nn.Sequential(*layers)
         if parameters is not None:
             state = {name: self.torch.tensor(_oihw(array)) for name, array in parameters.items()}
@@ -267,7 +267,7 @@ def _oihw(array):
     """Return a parameter of cyconv in PyTorch's order of axes."""
     if array.ndim == 4:
         return array.transpose(3, 2, 0, 1).copy()
-    if array.ndim == 2 and len(array) == 7 * 7 * 64:   # after Flatten: rows from HWC to CHW
+    if array.ndim == 2 and len(array) == 7 * 7 * 64:  # after Flatten: rows from HWC to CHW
         array = array.reshape(7, 7, 64, -1).transpose(2, 0, 1, 3).reshape(array.shape)
     return array.T.copy()
 
@@ -285,7 +285,7 @@ def check(case, cyconv, theirs):
     else:
         # Sums of K products, rounded on both sides: |error| <= c * sums of absolute products.
         (KH, KW, C, F), pixels = args[1], ours[0][..., 0].size
-        counts = KH * KW * C, KH * KW * F, pixels, pixels   # of y, dx, dw, db
+        counts = KH * KW * C, KH * KW * F, pixels, pixels  # of y, dx, dw, db
         for K, a, b, magnitude in zip(counts, ours, theirs, magnitudes, strict=False):
             bound = 2 * 2.0**-24 * min(K + 2, 4 * math.sqrt(K + 2)) * magnitude
             if a.shape != b.shape or (np.abs(a - b) > bound).any():

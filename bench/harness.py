@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 
-PAUSE = 0.02   # seconds before a turn: the idle side's OpenMP threads spin some ms, then sleep
+PAUSE = 0.02  # seconds before a turn: the idle side's OpenMP threads spin some ms, then sleep
 
 
 class Worker:

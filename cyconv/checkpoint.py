@@ -41,12 +41,13 @@ def load(path) -> Network:
     try:
         tensors = safetensors.numpy.load(data)
         architecture = _header(data)
+        # Written again, an undamaged file gives the same bytes; this finds a flip in any of them.
+        damaged = _encode(tensors, architecture) != data
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(
             f"{path}: this is no complete safetensors file of cyconv ({error})"
         ) from None
-    # Written again, an undamaged file gives the same bytes; this finds a flip in any of them.
-    if _encode(tensors, architecture) != data:
+    if damaged:
         raise CheckpointError(f"{path}: the file is damaged; its digest does not match its content")
     try:
         network = Network(
@@ -74,7 +75,9 @@ def _encode(tensors, architecture) -> bytes:
     for name in sorted(tensors):
         digest.update(f"{name} {tensors[name].dtype} {tensors[name].shape}".encode())
         digest.update(tensors[name].tobytes())
-    header = json.dumps({"architecture": architecture, "sha256": digest.hexdigest()}, sort_keys=True)
+    header = json.dumps(
+        {"architecture": architecture, "sha256": digest.hexdigest()}, sort_keys=True
+    )
     return safetensors.numpy.save(tensors, {"cyconv": header})
 
 
@@ -99,6 +102,8 @@ def _describe(layer) -> dict:
 
 
 def _make(description) -> layer_types.Layer:
+    if not isinstance(description, dict):
+        raise ValueError(f"a layer is described by {description!r:.60}")
     arguments = {
         name: tuple(map(_tuples, value)) if isinstance(value, list) else value
         for name, value in description.items()

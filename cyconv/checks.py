@@ -12,6 +12,9 @@ import sys
 
 import numpy as np
 
+from cyconv._core import elementwise
+from cyconv.threads import get_num_threads
+
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 BLAS_LIMIT = 2**31 - 1
 
@@ -55,9 +58,7 @@ def array(value, who: str, name: str, shape=None, dtypes=FLOATS) -> np.ndarray:
         raise TypeError(f"{who}: {name} must be an array, got {value!r:.60}: {error}") from None
     if result.dtype not in dtypes or not result.dtype.isnative:
         accepted = " or ".join(map(str, dtypes))
-        cast = (
-            f"; use {name}.astype(np.{dtypes[0]})" if result.dtype.kind in "fiub" else ""
-        )
+        cast = f"; use {name}.astype(np.{dtypes[0]})" if result.dtype.kind in "fiub" else ""
         given = type(value).__name__ if result.dtype.kind in "OUSV" else str(result.dtype)
         raise TypeError(f"{who}: {name} must be {accepted}, got {given}{cast}")
     if shape is not None and not matches(result.shape, shape):
@@ -120,6 +121,23 @@ def blas_extent(size: int, who: str, name: str) -> None:
         )
 
 
+def finite(x, who: str) -> None:
+    """Raise ValueError if an image of the batch `x` holds NaN or infinity, naming the first."""
+    if x.dtype == np.uint8 or elementwise.is_finite(x.reshape(-1), get_num_threads()):
+        return
+    bad = ~np.isfinite(x.reshape(len(x), -1)).all(axis=1)
+    raise ValueError(f"{who}: x must be finite, got NaN or infinity in image {bad.argmax()}")
+
+
+def optimizer(value, who: str) -> None:
+    """Raise TypeError if `value` is no optimizer."""
+    if isinstance(value, type) or not callable(getattr(value, "step", None)):
+        raise TypeError(
+            f"{who}: optimizer must be one like cyconv.Adam(), with step(parameters, gradients), "
+            f"got {value!r}"
+        )
+
+
 def labels(value, count: int, classes: int, who: str) -> np.ndarray:
     """Return `value` as `count` class numbers, each from 0 to classes - 1.
 
@@ -132,7 +150,10 @@ def labels(value, count: int, classes: int, who: str) -> np.ndarray:
     """
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{who}: labels is a masked array; fill it first")
-    result = np.asarray(value)
+    try:
+        result = np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{who}: labels must be an array, got {value!r:.60}: {error}") from None
     if result.dtype.kind in "f":
         raise ValueError(
             f"{who}: labels must be integers, got {result.dtype}; use labels.astype(np.int64)"

@@ -77,9 +77,7 @@ def col2im(cols, input_shape, kernel_size, stride=1, padding=0) -> np.ndarray:
     TypeError, ValueError, MemoryError, OverflowError
         As in `im2col`.
     """
-    cols, geometry, shape = check_col2im(
-        cols, input_shape, kernel_size, stride, padding, "col2im"
-    )
+    cols, geometry, shape = check_col2im(cols, input_shape, kernel_size, stride, padding, "col2im")
     x = checks.allocate(shape, cols.dtype, "col2im", "x")
     if x.size:
         conv.col2im(cols, x, geometry._asdict(), get_num_threads())

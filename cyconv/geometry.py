@@ -5,8 +5,18 @@ from __future__ import annotations
 import operator
 from typing import NamedTuple
 
+LIMIT = 2**62  # of every extent: a position in the padded image fits into 64 bits
 _AXES = ("height", "width")
 _LINES = {"height": "rows", "width": "columns", "size": "elements"}
+
+
+def shortest(value):
+    """Return a pair or padding in its shortest form: 2 for (2, 2), (1, 2) for ((1, 1), (2, 2))."""
+    if isinstance(value, tuple) and isinstance(value[0], tuple):
+        if any(before != after for before, after in value):
+            return value
+        value = tuple(before for before, _ in value)
+    return value[0] if isinstance(value, tuple) and value[0] == value[1] else value
 
 
 class Geometry(NamedTuple):
@@ -170,6 +180,11 @@ def resolve(input_shape, kernel_size, stride, padding, who: str) -> Geometry:
 
 def _output(size, kernel, stride, pads, who, axis, suggest) -> tuple[int, int]:
     """Return (outputs, zeros before) along one axis."""
+    reach = max(size + sum(pads) if pads != "same" else size, kernel, stride)
+    if reach > LIMIT:
+        raise OverflowError(
+            f"{who}: kernel, stride and the padded {axis} must be at most {LIMIT:,}"
+        )
     if pads == "same":
         outputs = -(-size // stride)
         return outputs, max((outputs - 1) * stride + kernel - size, 0) // 2

@@ -10,7 +10,11 @@ def col2im(
     cols: ArrayLike, input_shape: Any, kernel_size: Any, stride: Any = 1, padding: Any = 0
 ) -> Array: ...
 def conv2d(
-    x: ArrayLike, weight: ArrayLike, bias: ArrayLike | None = None, stride: Any = 1, padding: Any = 0
+    x: ArrayLike,
+    weight: ArrayLike,
+    bias: ArrayLike | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
 ) -> Array: ...
 def conv2d_backward(
     dy: ArrayLike,

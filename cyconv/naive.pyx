@@ -10,7 +10,7 @@ import numpy as np
 
 from cython cimport floating
 
-from cyconv import functional
+from cyconv import checks, functional
 from cyconv._core.columns cimport Window
 
 
@@ -32,7 +32,8 @@ def col2im(cols, input_shape, kernel_size, stride=1, padding=0):
     """
     cols, geometry, shape = functional.check_col2im(
         cols, input_shape, kernel_size, stride, padding, "naive.col2im")
-    x = np.zeros(shape, cols.dtype)
+    x = checks.allocate(shape, cols.dtype, "naive.col2im", "x")
+    x[...] = 0
     _col2im(cols, x, geometry._asdict())
     return x
 
@@ -44,7 +45,8 @@ def conv2d(x, weight, bias=None, stride=1, padding=0):
     """
     x, weight, bias, geometry = functional.check_conv2d(
         x, weight, bias, stride, padding, "naive.conv2d")
-    y = np.empty((len(x), geometry.OH, geometry.OW, weight.shape[3]), x.dtype)
+    shape = (len(x), geometry.OH, geometry.OW, weight.shape[3])
+    y = checks.allocate(shape, x.dtype, "naive.conv2d", "y")
     y[...] = bias
     _conv2d(x, weight, y, geometry._asdict())
     return y

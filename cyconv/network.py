@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import math
 import threading
 
 import numpy as np
@@ -12,7 +14,7 @@ from cyconv.layers import Layer, Softmax
 from cyconv.losses import cross_entropy
 from cyconv.plan import Plan
 
-CHUNK = 2048   # images that evaluate and predict take at once: memory does not grow with the data
+CHUNK = 2048  # images that evaluate and predict take at once: memory does not grow with the data
 
 
 class Network:
@@ -42,6 +44,8 @@ class Network:
     """
 
     def __init__(self, layers, input_shape=(28, 28, 1), seed=0, dtype=np.float32):
+        if not isinstance(layers, (list, tuple)):
+            raise TypeError(f"Network: layers must be a list of Layer, got {layers!r}")
         self.layers = list(layers)
         if not self.layers:
             raise ValueError("Network: layers must name at least one layer, got none")
@@ -55,13 +59,9 @@ class Network:
             for axis, size in enumerate(input_shape)
         )
         self.seed = integer(seed, "Network", "seed", 0)
-        if np.dtype(dtype) not in checks.FLOATS:
+        if dtype is None or dtype not in ("float32", "float64", *checks.FLOATS):
             raise TypeError(f"Network: dtype must be float32 or float64, got {dtype!r}")
-        shape = self.input_shape
-        for index, layer in enumerate(self.layers):
-            layer.setup(shape, index)
-            shape = layer.output_shape
-        self.output_shape = shape
+        self.output_shape = self._set_up_layers()
         size = sum(layer.size for layer in self.layers)
         self._parameters, self._gradients = np.zeros(size, dtype), np.zeros(size, dtype)
         first, rng = 0, np.random.default_rng(self.seed)
@@ -72,6 +72,21 @@ class Network:
             first = last
         self._plan = Plan.of(self.layers, self._parameters, self._gradients)
         self._training = threading.Lock()
+        self._pending: int | None = None  # images of a forward pass that waits for its backward
+
+    def _set_up_layers(self) -> tuple[int, ...]:
+        """Build each layer for the output of the one before, or none; return the last output."""
+        shape, done = self.input_shape, []
+        try:
+            for index, layer in enumerate(self.layers):
+                layer.setup(shape, index)
+                done.append(layer)
+                shape = layer.output_shape
+        except BaseException:
+            for layer in done:
+                layer.reset()
+            raise
+        return shape
 
     @property
     def classes(self) -> int:
@@ -113,11 +128,10 @@ class Network:
         TypeError, ValueError
             If x has another element type or shape.
         """
-        x = self._images(x, "Network.forward")
-        if x.dtype == np.uint8:
-            x = x.astype(self._parameters.dtype) / self._parameters.dtype.type(255)
+        x = self._floats(self._images(x, "Network.forward"))
         for layer in self.layers:
             x = layer.forward(x)
+        self._pending = len(x)
         return x
 
     def backward(self, dy) -> np.ndarray:
@@ -135,8 +149,13 @@ class Network:
         TypeError, ValueError
             If dy does not match the output.
         """
+        who = self.layers[-1].who
+        if self._pending is None:
+            raise RuntimeError(f"{who}: backward needs a forward before it, and only one each")
+        dy = checks.array(dy, who, "dy", (self._pending, *self.output_shape))
         for layer in reversed(self.layers):
             dy = layer.backward(dy)
+        self._pending = None
         return dy
 
     def train_step(self, x, labels, optimizer) -> float:
@@ -157,24 +176,34 @@ class Network:
         ------
         TypeError, ValueError
             If an argument does not fit, or the network does not end with Softmax.
+        FloatingPointError
+            If the loss is NaN or infinite; the parameters are not touched then.
         """
         x = self._images(x, "Network.train_step")
         labels = self._labels(labels, len(x), "Network.train_step")
+        checks.optimizer(optimizer, "Network.train_step")
         return self._step(x, labels, optimizer)
 
-    def _step(self, x, labels, optimizer) -> float:
+    def _step(self, x, labels, optimizer, who="Network.train_step", place="") -> float:
         """Take one step on arguments that are checked."""
         with self._training:
             if self._plan is not None and x.dtype != np.float64:
                 loss = self._plan.step(x.reshape(len(x), -1), labels)
             else:
                 loss = self._step_by_layers(x, labels)
+            if not math.isfinite(loss):
+                raise FloatingPointError(
+                    f"{who}: the loss is {loss}{place}; this step is not taken; look for NaN or "
+                    "infinity in the data, or lower the learning rate"
+                )
             optimizer.step(self._parameters, self._gradients)
         return loss
 
     def _step_by_layers(self, x, labels) -> float:
-        logits = self._logits(x)
-        loss, dy = cross_entropy(logits, labels)
+        x = self._floats(x)
+        for layer in self.layers[:-1]:
+            x = layer.forward(x)
+        loss, dy = cross_entropy(x, labels)
         for layer in reversed(self.layers[:-1]):
             dy = layer.backward(dy)
         return loss
@@ -183,9 +212,9 @@ class Network:
         """Return what goes into the Softmax at the end, or the output where there is none."""
         if self._plan is not None and x.dtype != np.float64:
             return self._plan.forward(x.reshape(len(x), -1)).reshape(len(x), *self.output_shape)
-        if x.dtype == np.uint8:
-            x = x.astype(self._parameters.dtype) / self._parameters.dtype.type(255)
-        for layer in self.layers[:-1] if self._ends_with_softmax() else self.layers:
+        x = self._floats(x)
+        body = self.layers[:-1] if self._ends_with_softmax() else self.layers
+        for layer in map(copy.copy, body):  # a forward pass that waits for its backward stays
             x = layer.forward(x)
         return x
 
@@ -246,13 +275,12 @@ class Network:
     def _predict(self, x, who) -> np.ndarray:
         """Return finite logits."""
         x = self._images(x, who)
+        if len(x) == 0:
+            return np.empty((0, *self.output_shape), np.result_type(self._parameters, x.dtype))
+        checks.finite(x, who)
         chunks = [self._logits(x[first : first + CHUNK]) for first in range(0, len(x), CHUNK)]
-        logits = np.concatenate(chunks) if chunks else self._logits(x)
+        logits = chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
         if not np.isfinite(logits).all():
-            bad = ~np.isfinite(x.reshape(len(x), -1)).all(axis=1)
-            if bad.any():
-                raise ValueError(f"{who}: x must be finite, got NaN or infinity in image "
-                                 f"{int(bad.argmax())}")
             raise FloatingPointError(f"{who}: the output is not finite; the weights have diverged")
         return logits
 
@@ -277,14 +305,23 @@ class Network:
         from cyconv.training import fit  # training is above the network
 
         return fit(
-            self, x, labels, epochs, batch_size, optimizer, validation_data, shuffle, seed, callbacks
+            self,
+            x,
+            labels,
+            epochs,
+            batch_size,
+            optimizer,
+            validation_data,
+            shuffle,
+            seed,
+            callbacks,
         )
 
     def summary(self) -> str:
         """Return a table of the layers, their output shapes and parameters."""
         rows = [("", "layer", "output", "parameters")]
         rows += [
-            (str(layer.index), repr(layer), checks.shape_text(layer.output_shape), f"{layer.size:,}")
+            (f"{layer.index}", f"{layer}", checks.shape_text(layer.output_shape), f"{layer.size:,}")
             for layer in self.layers
         ]
         widths = [max(len(row[column]) for row in rows) for column in range(4)]
@@ -346,6 +383,12 @@ class Network:
         if count == 0:
             raise ValueError(f"{who}: x must hold at least one image, got none")
         return checks.labels(labels, count, self.classes, who)
+
+    def _floats(self, x) -> np.ndarray:
+        """Return images as numbers: pixels divided by 255."""
+        if x.dtype == np.uint8:
+            return x.astype(self._parameters.dtype) / self._parameters.dtype.type(255)
+        return x
 
     def _images(self, x, who: str) -> np.ndarray:
         """Return `x` checked, with its last axis if that was left out."""

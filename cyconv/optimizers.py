@@ -8,6 +8,7 @@ import numbers
 import numpy as np
 
 from cyconv._core import elementwise
+from cyconv.checks import FLOATS, shape_text
 from cyconv.threads import get_num_threads
 
 
@@ -50,9 +51,13 @@ class Adam:
 
         Raises
         ------
+        TypeError, ValueError
+            If they are not flat, contiguous arrays of one floating type and length.
         RuntimeError
             If the optimizer has worked on other parameters before: its means belong to them.
         """
+        _flat(parameters, "parameters", parameters)
+        _flat(gradients, "gradients", parameters)
         if self._arena is None:
             self._arena = parameters
             self.m, self.v = np.zeros_like(parameters), np.zeros_like(parameters)
@@ -67,7 +72,7 @@ class Adam:
                 self.v,
                 self.learning_rate,
                 *self.betas,
-                self.eps,
+                max(self.eps, float(np.finfo(parameters.dtype).tiny)),  # no division of 0 by 0
                 self.t,
                 get_num_threads(),
             )
@@ -76,9 +81,27 @@ class Adam:
         return f"Adam(learning_rate={self.learning_rate}, betas={self.betas}, eps={self.eps})"
 
 
+def _flat(array, name: str, like) -> None:
+    """Raise if `array` is no flat array of the type and length of `like`."""
+    if not isinstance(array, np.ndarray) or array.dtype not in FLOATS:
+        raise TypeError(
+            f"Adam.step: {name} must be an array of float32 or float64, got {array!r:.60}"
+        )
+    if array.dtype != like.dtype:
+        raise TypeError(
+            f"Adam.step: {name} must be {like.dtype} as the parameters are, got {array.dtype}"
+        )
+    if array.ndim != 1 or array.shape != like.shape or not array.flags.c_contiguous:
+        raise ValueError(
+            f"Adam.step: {name} must be flat, contiguous and of shape ({like.size},), "
+            f"got {shape_text(array.shape)}"
+        )
+
+
 def _number(value, name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"Adam: {name} must be a number, got {value!r}")
-    if not 0 <= value < math.inf:
+    number = float(value)
+    if not 0 <= number < math.inf:
         raise ValueError(f"Adam: {name} must be finite and at least 0, got {value!r}")
-    return float(value)
+    return number

@@ -19,10 +19,10 @@ from cyconv.layers.linear import tile_width
 from cyconv.losses import mean
 from cyconv.threads import get_num_threads, one_blas_thread
 
-BLOCK_BYTES = 1024 * 1024        # columns, activations and gradients of a block: one core's cache
-MOST_IMAGES = 8                  # in a block
-LEAST_BLOCKS = 4                 # in a batch, as long as each has an image
-WHOLE_BATCH_BYTES = 256 * 1024   # weights of a linear layer that is a stage of its own
+BLOCK_BYTES = 1024 * 1024  # columns, activations and gradients of a block: one core's cache
+MOST_IMAGES = 8  # in a block
+LEAST_BLOCKS = 4  # in a batch, as long as each has an image
+WHOLE_BATCH_BYTES = 256 * 1024  # weights of a linear layer that is a stage of its own
 
 
 class Plan:
@@ -49,8 +49,8 @@ class Plan:
                 run.append(op)
         if run:
             self.stages.append(_Blocks(run, gradients))
-        self._key, self._memory = None, []   # of the training step
-        self._spare = {}                     # of the last forward pass
+        self._key, self._memory = None, []  # of the training step
+        self._spare = {}  # of the last forward pass
 
     @classmethod
     def of(cls, layers, parameters, gradients) -> Plan | None:
@@ -88,7 +88,7 @@ class Plan:
         """
         key = len(x), get_num_threads()
         if key != self._key:
-            self._memory = []   # gone before the new memory comes
+            self._memory = []  # gone before the new memory comes
             *before, last = self.stages
             self._memory = [each.memory(*key, keep=True) for each in before]
             self._memory.append(last.memory(*key, lanes=True))
@@ -144,22 +144,41 @@ class _Blocks:
 
     def forward(self, x, room) -> np.ndarray:
         self.stage.forward(
-            *_floats_or_pixels(x), room["y"], room["frames"], room["scratch"], room["block"],
-            room["keep"], room["threads"],
+            *_floats_or_pixels(x),
+            room["y"],
+            room["frames"],
+            room["scratch"],
+            room["block"],
+            room["keep"],
+            room["threads"],
         )
         return room["y"]
 
     def backward(self, x, dy, dx, room) -> None:
         self.stage.backward(
-            *_floats_or_pixels(x), room["y"], dy, dx, room["frames"], room["scratch"],
-            room["lanes"], room["block"], room["threads"],
+            *_floats_or_pixels(x),
+            room["y"],
+            dy,
+            dx,
+            room["frames"],
+            room["scratch"],
+            room["lanes"],
+            room["block"],
+            room["threads"],
         )
         self._add_lanes(room)
 
     def step(self, x, labels, dx, room) -> float:
         self.stage.step(
-            *_floats_or_pixels(x), labels, dx, room["frames"], room["scratch"], room["lanes"],
-            room["losses"], room["block"], room["threads"],
+            *_floats_or_pixels(x),
+            labels,
+            dx,
+            room["frames"],
+            room["scratch"],
+            room["lanes"],
+            room["losses"],
+            room["block"],
+            room["threads"],
         )
         self._add_lanes(room)
         return mean(room["losses"], len(labels))
@@ -191,8 +210,13 @@ class _WholeBatch:
 
     def forward(self, x, room) -> np.ndarray:
         linear.forward(
-            _as_floats(x), self.weight, self.bias, room["y"], self.slope,
-            tile_width(self.bias.size), room["threads"],
+            _as_floats(x),
+            self.weight,
+            self.bias,
+            room["y"],
+            self.slope,
+            tile_width(self.bias.size),
+            room["threads"],
         )
         return room["y"]
 
@@ -201,8 +225,14 @@ class _WholeBatch:
             y, flat = room["y"].reshape(-1), dy.reshape(-1)
             elementwise.leaky_relu_backward(y, flat, flat, self.slope, room["threads"])
         linear.backward(
-            dy, _as_floats(x), self.weight, dx, self.dweight, self.dbias,
-            tile_width(len(self.weight)), room["threads"],
+            dy,
+            _as_floats(x),
+            self.weight,
+            dx,
+            self.dweight,
+            self.dbias,
+            tile_width(len(self.weight)),
+            room["threads"],
         )
 
     def step(self, x, labels, dx, room) -> float:

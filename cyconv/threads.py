@@ -11,7 +11,7 @@ import threadpoolctl
 
 from cyconv.geometry import integer
 
-_count: int | None = None   # None until set or first asked for
+_count: int | None = None  # None until set or first asked for
 _forked = False
 
 
@@ -122,7 +122,11 @@ class _OneBlasThread(contextlib.ContextDecorator):
     def _set(self, counts) -> None:
         for library, before, count in zip(self._libraries, self._before, counts, strict=True):
             if before != 1:
+                # threadpoolctl obeys one Python thread only, until it is told to forget it.
+                forget = getattr(library, "clear_controlling_thread", lambda force: None)
+                forget(force=True)
                 library.set_num_threads(count)
+                forget(force=True)
 
 
 def scipy_blas() -> list:

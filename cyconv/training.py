@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from cyconv import checks
 from cyconv.geometry import integer
 from cyconv.optimizers import Adam
 
@@ -105,6 +105,9 @@ def fit(
             network._labels(validation_data[1], len(held_x), f"{who}: validation_data"),
         )
     optimizer = Adam() if optimizer is None else optimizer
+    checks.optimizer(optimizer, who)
+    if not isinstance(callbacks, (list, tuple)):
+        raise TypeError(f"{who}: callbacks must be a list, got {callbacks!r}")
     callbacks = [_as_callback(each) for each in callbacks]
     batches = -(-len(x) // batch_size)
     history = History()
@@ -118,13 +121,9 @@ def fit(
         for batch in range(batches):
             start = time.perf_counter()
             picked = order[batch * batch_size : (batch + 1) * batch_size]
-            loss = network._step(x[picked], labels[picked], optimizer)
+            place = f" at epoch {epoch}, step {batch + 1}"
+            loss = network._step(x[picked], labels[picked], optimizer, who, place)
             seconds += time.perf_counter() - start
-            if not math.isfinite(loss):
-                raise FloatingPointError(
-                    f"{who}: the loss is {loss} at epoch {epoch}, step {batch + 1}; "
-                    "look for NaN or infinity in the data, or lower the learning rate"
-                )
             total += loss * len(picked)
             for callback in callbacks:
                 callback.on_batch_end(network, batch + 1, loss)
@@ -139,11 +138,19 @@ def fit(
     return history
 
 
+class _Called(Callback):
+    """A plain callable, called at the end of each epoch."""
+
+    def __init__(self, call):
+        self.call = call
+
+    def on_epoch_end(self, network, epoch, history):
+        return self.call(network, epoch, history)
+
+
 def _as_callback(each) -> Callback:
     if isinstance(each, Callback):
         return each
     if not callable(each):
         raise TypeError(f"Network.fit: callbacks must be Callback or callable, got {each!r}")
-    callback = Callback()
-    callback.on_epoch_end = each
-    return callback
+    return _Called(each)

@@ -9,6 +9,20 @@ from cyconv._core cimport pointwise
 cdef Py_ssize_t CHUNK = 16384   # elements a thread takes at once
 
 
+def is_finite(const floating[::1] x, int threads):
+    """Return whether x holds neither NaN nor infinity.
+
+    Writes: nothing.                 Aliasing: none.
+    Parallel over: elements.         Retains: nothing.
+    """
+    cdef Py_ssize_t chunk, bad = 0, first, size = x.shape[0]
+    for chunk in prange((size + CHUNK - 1) // CHUNK, nogil=True, schedule="static",
+                        num_threads=threads if size > 4 * CHUNK else 1):
+        first = chunk * CHUNK
+        bad += pointwise.not_finite(&x[first], min(CHUNK, size - first))
+    return bad == 0
+
+
 def leaky_relu(const floating[::1] x, floating[::1] y, floating slope, int threads):
     """y = x where x > 0, slope * x elsewhere.
 

@@ -2,8 +2,8 @@
 
 A general sgemm copies both operands into an order of its own before it multiplies; with few filters
 that costs as much as the product. Here the columns are read where they lie. The F weights of a tap
-are neighbours in memory, and so are those of the next taps: one vector of LANES floats holds LANES/F
-taps of all filters. Without AVX2, and for any other number of filters, the products are sgemm's.
+are neighbours in memory, and so are those of the next taps: one vector of LANES floats holds
+LANES/F taps of all filters. Without AVX2, and for any other number of filters, sgemm does it.
 """
 
 from cython cimport floating

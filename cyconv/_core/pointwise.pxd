@@ -30,6 +30,15 @@ cdef inline void bias_leaky_relu(
         bias_leaky_relu_fixed(y, bias, rows, F, slope)
 
 
+cdef inline bint not_finite(const floating* x, Py_ssize_t n) noexcept nogil:
+    """Tell whether one of n elements is NaN or infinite: x - x is 0 for all others."""
+    cdef Py_ssize_t i
+    cdef int bad = 0
+    for i in range(n):
+        bad |= x[i] - x[i] != 0
+    return bad
+
+
 cdef inline void leaky_relu(
     const floating* x, floating* y, Py_ssize_t n, floating slope,
 ) noexcept nogil:
@@ -82,9 +91,9 @@ cdef inline void softmax(
     const floating* x, floating* y, Py_ssize_t rows, Py_ssize_t F,
 ) noexcept nogil:
     """y = exp(x - max x) / sum exp(x - max x) along each row, the sum in double."""
-    cdef Py_ssize_t row, f
+    cdef Py_ssize_t _, f
     cdef double top, total, term
-    for row in range(rows):
+    for _ in range(rows):
         top = x[0]
         for f in range(1, F):
             if x[f] > top:
@@ -104,9 +113,9 @@ cdef inline void softmax_backward(
 ) noexcept nogil:
     """dx = y * (dy - <y, dy>) along each row: the product with the Jacobian of softmax."""
     # forward: y[f] = exp(x[f]) / sum over g of exp(x[g]), so dy[f]/dx[g] = y[f] ([f = g] - y[g])
-    cdef Py_ssize_t row, f
+    cdef Py_ssize_t _, f
     cdef double dot
-    for row in range(rows):
+    for _ in range(rows):
         dot = 0
         for f in range(F):
             dot += (<double> y[f]) * dy[f]

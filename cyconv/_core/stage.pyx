@@ -225,7 +225,7 @@ cdef class Stage:
         self, const float* x, const float* y, float* dy, float* dx, float* frame, float* scratch,
         float* gradients, Py_ssize_t n, bint kept, bint accumulate,
     ) noexcept nogil:
-        """Take dy of the block back to dx; gradients between operations take turns in two places."""
+        """Take dy of the block back to dx; gradients on the way take turns in two places."""
         cdef Py_ssize_t i = self.count - 1
         cdef float* spare = scratch + (self.scratch_size - 2 * self.gradient_size) * self.block
         cdef const float* source

@@ -33,22 +33,52 @@ def add(commands) -> None:
         allow_abbrev=False,
     )
     option = parser.add_argument
-    option("--preset", choices=("exercise", "wide"), default="exercise",
-           help="4,934 parameters, or 3.3 million (default: %(default)s)")
-    option("--epochs", type=whole_number(1), default=20, metavar="N",
-           help="passes over the training images (default: %(default)s)")
-    option("--batch-size", type=whole_number(1), default=64, metavar="N",
-           help="images in a step (default: %(default)s)")
-    option("--learning-rate", type=positive_number, default=2e-3, metavar="X",
-           help="Adam's step size (default: %(default)s)")
-    option("--seed", type=whole_number(0), default=0, metavar="N",
-           help="decides weights and order of the images (default: %(default)s)")
-    option("--threads", type=thread_count, metavar="N",
-           help="default: the cores that may be used")
-    option("--dataset", choices=("auto", "mnist", "digits"), default="auto",
-           help="auto: MNIST, or the small embedded digits (default: %(default)s)")
-    option("--data", metavar="DIR",
-           help="folder with the four files of MNIST (default: $CYCONV_DATA, cache, download)")
+    option(
+        "--preset",
+        choices=("exercise", "wide"),
+        default="exercise",
+        help="4,934 parameters, or 3.3 million (default: %(default)s)",
+    )
+    option(
+        "--epochs",
+        type=whole_number(1),
+        default=20,
+        metavar="N",
+        help="passes over the training images (default: %(default)s)",
+    )
+    option(
+        "--batch-size",
+        type=whole_number(1),
+        default=64,
+        metavar="N",
+        help="images in a step (default: %(default)s)",
+    )
+    option(
+        "--learning-rate",
+        type=positive_number,
+        default=2e-3,
+        metavar="X",
+        help="Adam's step size (default: %(default)s)",
+    )
+    option(
+        "--seed",
+        type=whole_number(0),
+        default=0,
+        metavar="N",
+        help="decides weights and order of the images (default: %(default)s)",
+    )
+    option("--threads", type=thread_count, metavar="N", help="default: the cores that may be used")
+    option(
+        "--dataset",
+        choices=("auto", "mnist", "digits"),
+        default="auto",
+        help="auto: MNIST, or the small embedded digits (default: %(default)s)",
+    )
+    option(
+        "--data",
+        metavar="DIR",
+        help="folder with the four files of MNIST (default: $CYCONV_DATA, cache, download)",
+    )
     option("--out", metavar="DIR", type=Path, help="folder for history.json")
     parser.set_defaults(run=run, parser=parser)
 
@@ -66,8 +96,10 @@ def run(args) -> int:
         print(f"{data.note}\nMNIST is not to be had, so this trains on the small digits.\n")
     (x, labels), (test_x, test_labels) = data.train, data.test
     network = getattr(presets, args.preset)(seed=args.seed)
-    print(f"cyconv {__version__}, {get_num_threads()} threads, {data.name}: "
-          f"{len(x):,} training and {len(test_x):,} test images\n")
+    print(
+        f"cyconv {__version__}, {get_num_threads()} threads, {data.name}: "
+        f"{len(x):,} training and {len(test_x):,} test images\n"
+    )
     print(network.summary() + "\n")
     history = network.fit(
         x,
@@ -84,8 +116,10 @@ def run(args) -> int:
         record = {
             "cyconv": __version__,
             "dataset": data.name,
-            **{name: getattr(args, name) for name in
-               ("preset", "epochs", "batch_size", "learning_rate", "seed")},
+            **{
+                name: getattr(args, name)
+                for name in ("preset", "epochs", "batch_size", "learning_rate", "seed")
+            },
             "threads": get_num_threads(),
             "history": vars(history),
             "test_accuracy": accuracy,
@@ -105,8 +139,13 @@ class _Report(Callback):
 
     def on_epoch_begin(self, network, epoch, batches):
         self.bar = tqdm(
-            total=batches, desc=f"epoch {epoch}/{self.epochs}", unit="step", leave=False,
-            disable=None, dynamic_ncols=True, mininterval=0.2,
+            total=batches,
+            desc=f"epoch {epoch}/{self.epochs}",
+            unit="step",
+            leave=False,
+            disable=None,
+            dynamic_ncols=True,
+            mininterval=0.2,
         )
 
     def on_batch_end(self, network, batch, loss):

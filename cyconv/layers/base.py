@@ -42,8 +42,8 @@ class Layer:
     parameters: dict[str, np.ndarray] = {}  # noqa: RUF012 - replaced, never changed in place
     gradients: dict[str, np.ndarray] = {}  # noqa: RUF012
     config: dict[str, object] = {}  # noqa: RUF012
-    _declared: dict | None = None
-    _saved = None
+    _declared: dict[str, tuple] | None = None
+    _saved: tuple[np.ndarray, ...] | None = None
 
     def build(self, input_shape):
         """Declare the parameters for samples of `input_shape` and return the output's shape.
@@ -74,6 +74,8 @@ class Layer:
 
     def declare(self, name: str, shape, initializer) -> None:
         """Declare a parameter; to be called in `build`."""
+        if self._declared is None:
+            raise RuntimeError(f"{self.who}: parameters are declared in build(self, input_shape)")
         self._declared[name] = (tuple(shape), initializer)
 
     @property
@@ -93,12 +95,20 @@ class Layer:
             raise ValueError(f"{self.who}: this layer is part of a network already; make a new one")
         self.index, self._declared = index, {}
         self.input_shape = tuple(input_shape)
-        self.output_shape = tuple(self.build(self.input_shape))
+        try:
+            self.output_shape = tuple(self.build(self.input_shape))
+        except BaseException:
+            self.reset()
+            raise
+
+    def reset(self) -> None:
+        """Undo `setup`: the layer belongs to no network again."""
+        self.index = self._declared = self.input_shape = self.output_shape = None
 
     def bind(self, parameters: np.ndarray, gradients: np.ndarray) -> None:
         """Take views of two flat arrays of `size` elements as parameters and gradients."""
         self.parameters, self.gradients, first = {}, {}, 0
-        for name, (shape, _) in self._declared.items():
+        for name, (shape, _) in (self._declared or {}).items():
             last = first + math.prod(shape)
             self.parameters[name] = parameters[first:last].reshape(shape)
             self.gradients[name] = gradients[first:last].reshape(shape)
@@ -106,22 +116,23 @@ class Layer:
 
     def initialize(self, rng: np.random.Generator) -> None:
         """Draw the parameters' initial values, in the order of their declaration."""
-        for name, (shape, initializer) in self._declared.items():
+        for name, (shape, initializer) in (self._declared or {}).items():
             self.parameters[name][...] = initializer(shape, rng)
 
     def enter(self, x) -> np.ndarray:
         """Return `x` checked, as `forward` needs it; a layer outside a network is built by it."""
         x = checks.array(x, self.who, "x")
-        if self._declared is None:
+        if self.input_shape is None:
             if x.ndim < 2:
                 raise ValueError(
                     f"{self.who}: x must have a batch axis and at least one more, "
                     f"got shape {checks.shape_text(x.shape)}"
                 )
+            checks.not_empty(x, self.who, "x")
             self.setup(x.shape[1:])
             self.bind(np.zeros(self.size, x.dtype), np.zeros(self.size, x.dtype))
             self.initialize(np.random.default_rng(0))
-        x = checks.array(x, self.who, "x", ("N", *self.input_shape))
+        x = checks.array(x, self.who, "x", ("N", *(self.input_shape or ())))
         return x.astype(np.result_type(x, *self.parameters.values()), copy=False)
 
     def save(self, *values) -> None:
@@ -134,7 +145,7 @@ class Layer:
             raise RuntimeError(f"{self.who}: backward needs a forward before it, and only one each")
         values = self._saved
         like = values[dtype_of]
-        dy = checks.array(dy, self.who, "dy", (len(like), *self.output_shape))
+        dy = checks.array(dy, self.who, "dy", (len(like), *(self.output_shape or ())))
         if dy.dtype != like.dtype:
             raise TypeError(f"{self.who}: dy must be {like.dtype} as x is, got {dy.dtype}")
         self._saved = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cyconv import functional
 from cyconv._core import stage
 from cyconv.checks import blas_extent, shape_text
-from cyconv.geometry import axis_padding, integer, padding_pairs, pair, resolve
+from cyconv.geometry import axis_padding, integer, padding_pairs, pair, resolve, shortest
 from cyconv.initializers import xavier_uniform, zeros
 from cyconv.layers.base import Layer
 
@@ -37,10 +37,10 @@ class Conv2D(Layer):
         self.stride = pair(stride, who, "stride")
         self.padding = padding_pairs(padding, who)
         self.config = {
-            "out_channels": out_channels,
-            "kernel_size": kernel_size,
-            "stride": stride,
-            "padding": padding,
+            "out_channels": self.out_channels,
+            "kernel_size": shortest(self.kernel_size),
+            "stride": shortest(self.stride),
+            "padding": shortest(self.padding),
         }
 
     def build(self, input_shape):
@@ -52,9 +52,7 @@ class Conv2D(Layer):
         return self.geometry.OH, self.geometry.OW, self.out_channels
 
     def _declare(self, image_shape):
-        self.geometry = resolve(
-            image_shape, self.kernel_size, self.stride, self.padding, self.who
-        )
+        self.geometry = resolve(image_shape, self.kernel_size, self.stride, self.padding, self.who)
         blas_extent(self.geometry.taps, self.who, "the number of taps KH*KW*C")
         blas_extent(self.out_channels, self.who, "out_channels")
         shape = (*self.kernel_size, image_shape[2], self.out_channels)
@@ -116,10 +114,10 @@ class Conv1D(Conv2D):
             out_channels, (1, kernel), (1, step), pads if pads == "same" else ((0, 0), pads)
         )
         self.config = {
-            "out_channels": out_channels,
-            "kernel_size": kernel_size,
-            "stride": stride,
-            "padding": padding,
+            "out_channels": self.out_channels,
+            "kernel_size": kernel,
+            "stride": step,
+            "padding": shortest(pads),
         }
 
     def build(self, input_shape):

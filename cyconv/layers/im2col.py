@@ -5,7 +5,7 @@ from __future__ import annotations
 from cyconv import functional
 from cyconv._core import stage
 from cyconv.checks import shape_text
-from cyconv.geometry import padding_pairs, pair, resolve
+from cyconv.geometry import padding_pairs, pair, resolve, shortest
 from cyconv.layers.base import Layer
 
 
@@ -25,16 +25,18 @@ class Im2Col(Layer):
         self.kernel_size = pair(kernel_size, "Im2Col", "kernel_size")
         self.stride = pair(stride, "Im2Col", "stride")
         self.padding = padding_pairs(padding, "Im2Col")
-        self.config = {"kernel_size": kernel_size, "stride": stride, "padding": padding}
+        self.config = {
+            "kernel_size": shortest(self.kernel_size),
+            "stride": shortest(self.stride),
+            "padding": shortest(self.padding),
+        }
 
     def build(self, input_shape):
         if len(input_shape) != 3:
             raise ValueError(
                 f"{self.who}: x must have shape (N, H, W, C), got {shape_text(('N', *input_shape))}"
             )
-        self.geometry = resolve(
-            input_shape, self.kernel_size, self.stride, self.padding, self.who
-        )
+        self.geometry = resolve(input_shape, self.kernel_size, self.stride, self.padding, self.who)
         return self.geometry.OH, self.geometry.OW, self.geometry.taps
 
     def forward(self, x):

@@ -28,7 +28,7 @@ class Linear(Layer):
 
     def __init__(self, out_features):
         self.out_features = integer(out_features, "Linear", "out_features", 1)
-        self.config = {"out_features": out_features}
+        self.config = {"out_features": self.out_features}
 
     def build(self, input_shape):
         if len(input_shape) != 1:
