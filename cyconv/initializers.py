@@ -15,18 +15,18 @@ def zeros(shape, rng: np.random.Generator) -> np.ndarray:
 def xavier_uniform(shape, rng: np.random.Generator) -> np.ndarray:
     """Return values drawn uniformly from [-a, a] with ``a = sqrt(6 / (fan_in + fan_out))``.
 
-    Glorot & Bengio 2010, equation 16, for the matrix that the product sees: a filter bank
-    (KH, KW, C, F) has KH*KW*C inputs and F outputs.
+    Glorot & Bengio 2010, equation 16. The last two axes are input and output features; those
+    before them are the receptive field, which multiplies both fans as in PyTorch.
 
     Parameters
     ----------
-    shape : (..., F)
-        All axes but the last are inputs.
+    shape : (..., in_features, out_features)
     rng : numpy.random.Generator
 
     Returns
     -------
     ndarray of the given shape, float64
     """
-    bound = math.sqrt(6 / (math.prod(shape[:-1]) + shape[-1]))
+    *field, features, filters = shape
+    bound = math.sqrt(6 / (math.prod(field) * (features + filters)))
     return rng.uniform(-bound, bound, shape)

@@ -64,11 +64,12 @@ class Network:
         self.output_shape = self._set_up_layers()
         size = sum(layer.size for layer in self.layers)
         self._parameters, self._gradients = np.zeros(size, dtype), np.zeros(size, dtype)
-        first, rng = 0, np.random.default_rng(self.seed)
+        first = 0
         for layer in self.layers:
             last = first + layer.size
             layer.bind(self._parameters[first:last], self._gradients[first:last])
-            layer.initialize(rng)
+            # A stream for each layer: its start does not depend on the layers before it.
+            layer.initialize(np.random.default_rng([self.seed, layer.index]))
             first = last
         self._plan = Plan.of(self.layers, self._parameters, self._gradients)
         self._training = threading.Lock()
