@@ -339,9 +339,10 @@ def test_weights_are_xavier_uniform_and_biases_zero():
         if name.endswith("bias"):
             assert not array.any()
         else:
-            # Glorot & Bengio 2010, equation 16, for a matrix of taps by filters: the variance is
-            # 2 / (fan_in + fan_out), and uniform numbers reach sqrt(3 variance).
-            variance = 2 / (math.prod(array.shape[:-1]) + array.shape[-1])
+            # Glorot & Bengio 2010, equation 16: the variance is 2 / (fan_in + fan_out), where the
+            # kernel's size multiplies both fans, and uniform numbers reach sqrt(3 variance).
+            *kernel, features, filters = array.shape
+            variance = 2 / (math.prod(kernel) * (features + filters))
             assert np.abs(array).max() <= np.float32(math.sqrt(3 * variance))
             assert np.abs(array).max() > 0.99 * math.sqrt(3 * variance)
             assert abs(array.mean()) < 5 * math.sqrt(variance / array.size)
