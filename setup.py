@@ -19,6 +19,9 @@ DIRECTIVES = {
     "embedsignature": True,
 }
 
+# For a look at the kernels: annotated C in build/cython, and line numbers in the modules.
+ANNOTATE = bool(os.environ.get("CYCONV_ANNOTATE"))
+
 PROBE = """
 #include <omp.h>
 int main(void) {
@@ -77,6 +80,8 @@ class BuildExt(build_ext):
         if self.compiler.compiler_type != "msvc":
             # No -ffast-math: these two change no result, they let a select be vectorised.
             compile_flags = [*compile_flags, "-O3", "-fno-math-errno", "-fno-trapping-math"]
+            if not ANNOTATE:
+                compile_flags.append("-g0")
         for extension in self.extensions:
             extension.extra_compile_args += compile_flags
             extension.extra_link_args += link_flags
@@ -116,7 +121,7 @@ def extensions():
         plain,
         compiler_directives=DIRECTIVES,
         build_dir="build/cython",
-        annotate=bool(os.environ.get("CYCONV_ANNOTATE")),
+        annotate=ANNOTATE,
     )
     for level, flags in LEVELS.items() if has_levels() else ():
         for name in KERNELS:
