@@ -161,9 +161,10 @@ def conv2d_backward(dy, x, weight, stride=1, padding=0, need_dx=True):
     lanes = np.empty((min(LANES, -(-len(x) // block)), weight.size + F), x.dtype)
     threads = min(get_num_threads(), len(lanes))
     cols = scratch_columns(geometry, tile, threads, x.dtype, "conv2d_backward")
+    transposed = np.ascontiguousarray(weight.reshape(-1, F).T)
     with one_blas_thread():
         conv.conv2d_backward(
-            dy, x, weight, dx, lanes, cols, geometry._asdict(), block, tile, threads
+            dy, x, weight, transposed, dx, lanes, cols, geometry._asdict(), block, tile, threads
         )
     total = np.empty(lanes.shape[1], x.dtype)
     elementwise.add_lanes(lanes, total, threads)

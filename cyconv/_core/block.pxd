@@ -8,7 +8,7 @@ from cython cimport floating
 from libc.string cimport memset
 
 from cyconv._core.columns cimport Window, col2im_rows, im2col_rows, is_identity
-from cyconv._core.narrow cimport dy_times_transposed, times_weight, transposed_times_dy
+from cyconv._core.products cimport dy_times_transposed, times_weight, transposed_times_dy
 from cyconv._core.pointwise cimport bias_leaky_relu, column_sums
 
 
@@ -45,15 +45,15 @@ cdef inline void conv_forward(
 
 
 cdef inline void conv_backward(
-    const floating* x, const floating* weight, const floating* dy, floating* dx,
-    floating* dweight, floating* dbias, floating* cols, const Window* g, Py_ssize_t F,
+    const floating* x, const floating* weight, const floating* transposed, const floating* dy,
+    floating* dx, floating* dweight, floating* dbias, floating* cols, const Window* g, Py_ssize_t F,
     Py_ssize_t images, Py_ssize_t tile, bint kept, bint accumulate,
 ) noexcept nogil:
     """dweight (+)= colsᵀ · dy, dbias (+)= column sums of dy, dx = col2im(dy · weightᵀ).
 
-    `x`, `dy` and `dx` begin with the first of `images` images; `kept` says that `cols` still holds
-    the columns of the forward pass, and `accumulate` that the parameters' gradients are added to.
-    A dx of NULL is left out. `cols` is overwritten.
+    `x`, `dy` and `dx` begin with the first of `images` images, and `transposed` is weightᵀ. `kept`
+    says that `cols` still holds the columns of the forward pass, `accumulate` that the parameters'
+    gradients are added to. A dx of NULL is left out. `cols` is overwritten.
     Writes: dweight, dbias, dx.   Aliasing: none allowed.
     Parallel over: nothing.       Retains: nothing.
     """
@@ -79,8 +79,9 @@ cdef inline void conv_backward(
         if dx != NULL:
             # and dcols = dy @ weight.T, over the columns that are needed no more
             if is_identity(g):
-                dy_times_transposed(dy_tile, weight, dx + row * g.W * g.C, pixels, K, F)
+                dy_times_transposed(
+                    dy_tile, weight, transposed, dx + row * g.W * g.C, pixels, K, F)
             else:
-                dy_times_transposed(dy_tile, weight, cols, pixels, K, F)
+                dy_times_transposed(dy_tile, weight, transposed, cols, pixels, K, F)
                 col2im_rows(cols, dx, g, row, stop)
         row = stop

@@ -67,14 +67,14 @@ def conv2d(
 
 
 cdef void backward_lane(
-    const floating* dy, const floating* x, const floating* weight, floating* dx, floating* lane,
-    floating* cols, const Window* g, Py_ssize_t F, Py_ssize_t images, Py_ssize_t block,
-    Py_ssize_t tile, Py_ssize_t index, Py_ssize_t lanes,
+    const floating* dy, const floating* x, const floating* weight, const floating* transposed,
+    floating* dx, floating* lane, floating* cols, const Window* g, Py_ssize_t F, Py_ssize_t images,
+    Py_ssize_t block, Py_ssize_t tile, Py_ssize_t index, Py_ssize_t lanes,
 ) noexcept nogil:
     """The gradients of the blocks index, index + lanes, index + 2 lanes, ... in this order."""
     cdef Py_ssize_t first = index * block, inputs = g.H * g.W * g.C, outputs = g.OH * g.OW * F
     while first < images:
-        conv_backward(x + first * inputs, weight, dy + first * outputs,
+        conv_backward(x + first * inputs, weight, transposed, dy + first * outputs,
                       NULL if dx == NULL else dx + first * inputs,
                       lane, lane + g.KH * g.KW * g.C * F, cols, g, F,
                       min(block, images - first), tile, False, first != index * block)
@@ -85,6 +85,7 @@ def conv2d_backward(
     const floating[:, :, :, ::1] dy,       # IN
     const floating[:, :, :, ::1] x,        # IN
     const floating[:, :, :, ::1] weight,   # IN
+    const floating[:, ::1] transposed,     # IN: the weight as a matrix of shape (F, KH*KW*C)
     floating[:, :, :, ::1] dx,             # OUT, or None
     floating[:, ::1] lanes,                # OUT: dweight, then dbias, of each lane
     floating[:, ::1] cols,                 # TMP: the columns of one tile for each thread
@@ -101,6 +102,6 @@ def conv2d_backward(
     cdef Py_ssize_t lane
     cdef floating* dx_or_null = NULL if dx is None else &dx[0, 0, 0, 0]
     for lane in prange(lanes.shape[0], nogil=True, schedule="dynamic", num_threads=threads):
-        backward_lane(&dy[0, 0, 0, 0], &x[0, 0, 0, 0], &weight[0, 0, 0, 0], dx_or_null,
-                      &lanes[lane, 0], &cols[threadid(), 0], &window, weight.shape[3],
-                      x.shape[0], block, tile, lane, lanes.shape[0])
+        backward_lane(&dy[0, 0, 0, 0], &x[0, 0, 0, 0], &weight[0, 0, 0, 0],
+                      &transposed[0, 0], dx_or_null, &lanes[lane, 0], &cols[threadid(), 0],
+                      &window, weight.shape[3], x.shape[0], block, tile, lane, lanes.shape[0])

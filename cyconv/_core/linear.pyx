@@ -10,6 +10,7 @@ from cython.parallel cimport prange
 
 from cyconv._core.gemm cimport gemm
 from cyconv._core.pointwise cimport bias_leaky_relu, column_sums
+from cyconv._core.products cimport fills_vectors, multiply
 
 
 cdef void forward_tile(
@@ -19,7 +20,11 @@ cdef void forward_tile(
     """`width` columns of y, which begin where weight, bias and y do."""
     cdef Py_ssize_t n
     # y = x @ weight
-    gemm(False, False, N, width, K, x, K, weight, F, <floating> 0, y, F)
+    if floating is float and fills_vectors(width):
+        multiply(<const float*> x, K, 1, <const float*> weight, F, <float*> y, F, N, K, width,
+                 False)
+    else:
+        gemm(False, False, N, width, K, x, K, weight, F, <floating> 0, y, F)
     for n in range(N):
         bias_leaky_relu(y + n * F, bias, 1, width, slope)
 
@@ -45,6 +50,18 @@ def forward(
                      min(tile, F - f), slope)
 
 
+cdef void weight_tile(
+    const floating* x, const floating* dy, floating* dweight,
+    Py_ssize_t N, Py_ssize_t K, Py_ssize_t F, Py_ssize_t height,
+) noexcept nogil:
+    """`height` rows of dweight, which begin where dweight and the columns of x do."""
+    if floating is float and fills_vectors(F):
+        multiply(<const float*> x, 1, K, <const float*> dy, F, <float*> dweight, F, height, N, F,
+                 False)
+    else:
+        gemm(True, False, height, F, N, x, K, dy, F, <floating> 0, dweight, F)
+
+
 def backward(
     const floating[:, ::1] dy,           # IN
     const floating[:, ::1] x,            # IN
@@ -68,8 +85,7 @@ def backward(
         k = (t % tiles) * tile
         if t < tiles:
             # forward: y = x @ weight, so dweight = x.T @ dy
-            gemm(True, False, min(tile, K - k), F, N, &x[0, k], K, &dy[0, 0], F,
-                 <floating> 0, &dweight[k, 0], F)
+            weight_tile(&x[0, k], &dy[0, 0], &dweight[k, 0], N, K, F, min(tile, K - k))
         elif t < 2 * tiles and dx_or_null != NULL:
             # and dx = dy @ weight.T
             gemm(False, True, N, min(tile, K - k), F, &dy[0, 0], F, &weight[k, 0], F,

@@ -12,6 +12,7 @@ from libc.stdlib cimport free, malloc
 from cyconv._core cimport pointwise
 from cyconv._core.block cimport conv_backward, conv_forward
 from cyconv._core.columns cimport Window, col2im_rows, im2col_rows, zero
+from cyconv._core.products cimport transpose
 
 
 cdef class Op:
@@ -27,6 +28,10 @@ cdef class Op:
     cdef Py_ssize_t y_at, columns_at   # places in a block's frame and in a thread's scratch memory
 
     cdef void forward(self, const float* x, float* y, float* cols, Py_ssize_t n) noexcept nogil:
+        pass
+
+    cdef void prepare(self) noexcept nogil:
+        """Compute what all blocks of a backward pass need of the parameters."""
         pass
 
     cdef void backward(
@@ -51,6 +56,8 @@ cdef class Conv(Op):
         Output channels.
     arena : ndarray of float32
         All parameters; weight and then bias begin at `first`.
+    transposed : ndarray of shape (F, KH*KW*C), float32
+        Room for the transposed weight, which the backward pass needs.
     slope : float
         Of the LeakyReLU; 1 for none.
     """
@@ -61,14 +68,20 @@ cdef class Conv(Op):
     cdef Py_ssize_t gradient_at
     cdef readonly Window window
     cdef float[::1] arena
+    cdef float[:, ::1] transposed   # the weight as a matrix of shape (F, KH*KW*C)
 
-    def __init__(self, Window window, Py_ssize_t F, float[::1] arena, Py_ssize_t first):
+    def __init__(self, Window window, Py_ssize_t F, float[::1] arena, Py_ssize_t first,
+                 float[:, ::1] transposed):
+        self.transposed = transposed
         self.window, self.F, self.arena, self.first, self.slope = window, F, arena, first, 1
         self.weights = window.KH * window.KW * window.C * F
         self.inputs = window.H * window.W * window.C
         self.outputs = window.OH * window.OW * F
         self.columns = window.OH * window.OW * window.KH * window.KW * window.C
         self.tile = window.OH
+
+    cdef void prepare(self) noexcept nogil:
+        transpose(&self.arena[self.first], &self.transposed[0, 0], self.transposed.shape[1], self.F)
 
     cdef void forward(self, const float* x, float* y, float* cols, Py_ssize_t n) noexcept nogil:
         cdef const float* weight = &self.arena[self.first]
@@ -82,8 +95,8 @@ cdef class Conv(Op):
         cdef float* dweight = gradients + self.gradient_at
         if self.slope != 1:
             pointwise.leaky_relu_backward(y, dy, dy, n * self.outputs, self.slope)
-        conv_backward(x, &self.arena[self.first], dy, dx, dweight, dweight + self.weights, cols,
-                      &self.window, self.F, n, self.tile,
+        conv_backward(x, &self.arena[self.first], &self.transposed[0, 0], dy, dx, dweight,
+                      dweight + self.weights, cols, &self.window, self.F, n, self.tile,
                       kept and n * self.window.OH <= self.tile, accumulate)
 
 
@@ -195,6 +208,11 @@ cdef class Stage:
 
     def __dealloc__(self):
         free(self.op)
+
+    cdef void prepare(self) noexcept nogil:
+        cdef Py_ssize_t i
+        for i in range(self.count):
+            (<Op> self.op[i]).prepare()
 
     cdef const float* source(
         self, const float* x, const unsigned char* pixels, Py_ssize_t image, Py_ssize_t n,
@@ -336,6 +354,7 @@ cdef class Stage:
         else:
             pixels_or_null = &pixels[0, 0]
         cdef float* dx_or_null = NULL if dx is None else &dx[0, 0]
+        self.prepare()
         for lane in prange(lanes.shape[0], nogil=True, schedule="dynamic", num_threads=threads):
             self.backward_lane(
                 x_or_null, pixels_or_null, &y[0, 0], &dy[0, 0], dx_or_null, &frames[0, 0],
@@ -367,6 +386,7 @@ cdef class Stage:
         else:
             pixels_or_null = &pixels[0, 0]
         cdef float* dx_or_null = NULL if dx is None else &dx[0, 0]
+        self.prepare()
         for lane in prange(lanes.shape[0], nogil=True, schedule="dynamic", num_threads=threads):
             losses[lane] = self.step_lane(
                 x_or_null, pixels_or_null, &labels[0], dx_or_null, &frames[threadid(), 0],

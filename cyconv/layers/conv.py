@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from cyconv import functional
 from cyconv._core import stage
 from cyconv.checks import blas_extent, shape_text
@@ -85,7 +87,15 @@ class Conv2D(Layer):
         return dx.reshape(x.shape)
 
     def operations(self, arena, first):
-        return (stage.Conv(self.geometry._asdict(), self.out_channels, arena, first),)
+        return (
+            stage.Conv(
+                self.geometry._asdict(),
+                self.out_channels,
+                arena,
+                first,
+                np.empty((self.out_channels, self.geometry.taps), np.float32),
+            ),
+        )
 
 
 class Conv1D(Conv2D):

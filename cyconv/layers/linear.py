@@ -76,9 +76,13 @@ class Linear(Layer):
         # At one pixel a convolution is a linear layer.
         features = self.input_shape[0]
         geometry = Geometry(1, 1, features, 1, 1, 1, 1, 1, 1, 0, 0)
-        return (stage.Conv(geometry._asdict(), self.out_features, arena, first),)
+        transposed = np.empty((self.out_features, features), np.float32)
+        return (stage.Conv(geometry._asdict(), self.out_features, arena, first, transposed),)
 
 
 def tile_width(size: int) -> int:
-    """Return the width of the tiles that an extent of a matrix is divided into: about 16 tiles."""
-    return max(64, -(-size // 16))
+    """Return the width of the tiles that an extent of a matrix is divided into: about 16 tiles.
+
+    A multiple of 64, so that the columns of a tile fill whole vectors.
+    """
+    return 64 * max(1, round(size / 1024))
