@@ -21,22 +21,29 @@ cdef inline bint is_identity(const Window* g) noexcept nogil:
 
 
 cdef inline void copy(floating* target, const floating* source, Py_ssize_t n) noexcept nogil:
-    # Copies of a length that the compiler knows become a few vector moves; a call to memcpy
-    # costs more than the runs of a small network are long.
+    # A copy of a length that the compiler knows is a few vector moves; a call to memcpy costs more
+    # than the runs of a small network are long. Two such copies that overlap make any length.
     if n == 8:
         memcpy(target, source, 8 * sizeof(floating))
-    elif n == 24:
-        memcpy(target, source, 24 * sizeof(floating))
-    elif n == 32:
-        memcpy(target, source, 32 * sizeof(floating))
-    elif n == 48:
-        memcpy(target, source, 48 * sizeof(floating))
-    else:
+    elif n > 64 or n < 4:
         memcpy(target, source, n * sizeof(floating))
+    elif n > 32:
+        memcpy(target, source, 32 * sizeof(floating))
+        memcpy(target + n - 32, source + n - 32, 32 * sizeof(floating))
+    elif n > 16:
+        memcpy(target, source, 16 * sizeof(floating))
+        memcpy(target + n - 16, source + n - 16, 16 * sizeof(floating))
+    elif n > 8:
+        memcpy(target, source, 8 * sizeof(floating))
+        memcpy(target + n - 8, source + n - 8, 8 * sizeof(floating))
+    else:
+        memcpy(target, source, 4 * sizeof(floating))
+        memcpy(target + n - 4, source + n - 4, 4 * sizeof(floating))
 
 
 cdef inline void zero(floating* target, Py_ssize_t n) noexcept nogil:
-    memset(target, 0, n * sizeof(floating))
+    if n:
+        memset(target, 0, n * sizeof(floating))
 
 
 cdef inline void add(floating* target, const floating* source, Py_ssize_t n) noexcept nogil:
@@ -58,35 +65,50 @@ cdef inline void im2col_rows(
     Writes: every element of cols, zeros included.   Aliasing: x and cols must not overlap.
     Parallel over: nothing.                          Retains: nothing.
     """
-    cdef Py_ssize_t line = g.W * g.C, run = g.KW * g.C
-    cdef Py_ssize_t row, oh, ow, ih, iw, kh, top, bottom, left, right
+    # Called with a number, it is compiled for runs of that length.
+    cdef Py_ssize_t run = g.KW * g.C
+    if run == 8:
+        copy_runs(x, cols, g, first, last, 8)
+    elif run == 24:
+        copy_runs(x, cols, g, first, last, 24)
+    elif run == 32:
+        copy_runs(x, cols, g, first, last, 32)
+    elif run == 48:
+        copy_runs(x, cols, g, first, last, 48)
+    else:
+        copy_runs(x, cols, g, first, last, run)
+
+
+cdef inline void copy_runs(
+    const floating* x, floating* cols, const Window* g, Py_ssize_t first, Py_ssize_t last,
+    Py_ssize_t run,
+) noexcept nogil:
+    cdef Py_ssize_t C = g.C, line = g.W * C
+    cdef Py_ssize_t row, ow, ih, iw, kh, top, bottom, left, right
     cdef const floating* image
     cdef const floating* source
     for row in range(first, last):
-        oh = row % g.OH
         image = x + (row // g.OH) * g.H * line
-        ih = oh * g.stride_h - g.pad_top
+        ih = row % g.OH * g.stride_h - g.pad_top
         top = clamp(-ih, 0, g.KH)            # the taps top <= kh < bottom lie inside the image
         bottom = clamp(g.H - ih, top, g.KH)
         for ow in range(g.OW):
             iw = ow * g.stride_w - g.pad_left
             left = clamp(-iw, 0, g.KW)       # and so do left <= kw < right
             right = clamp(g.W - iw, left, g.KW)
-            if top:
-                zero(cols, top * run)
-            source = image + (ih + top) * line + iw * g.C
-            if left == 0 and right == g.KW:
+            zero(cols, top * run)
+            source = image + (ih + top) * line + (iw + left) * C
+            if right - left == g.KW:
                 for kh in range(top, bottom):
                     copy(cols + kh * run, source, run)
                     source += line
             else:
                 for kh in range(top, bottom):
-                    zero(cols + kh * run, left * g.C)
-                    copy(cols + kh * run + left * g.C, source + left * g.C, (right - left) * g.C)
-                    zero(cols + kh * run + right * g.C, (g.KW - right) * g.C)
+                    zero(cols + kh * run, left * C)
+                    copy(cols + kh * run + left * C, source, (right - left) * C)
+                    zero(cols + kh * run + right * C, (g.KW - right) * C)
                     source += line
-            if bottom < g.KH:
-                zero(cols + bottom * run, (g.KH - bottom) * run)
+            zero(cols + bottom * run, (g.KH - bottom) * run)
             cols += g.KH * run
 
 
@@ -99,21 +121,40 @@ cdef inline void col2im_rows(
     Writes: the pixels under the rows, which must hold numbers already.
     Aliasing: x and cols must not overlap.   Parallel over: nothing.   Retains: nothing.
     """
-    cdef Py_ssize_t line = g.W * g.C, run = g.KW * g.C
-    cdef Py_ssize_t row, oh, ow, ih, iw, kh, top, bottom, left, right
-    cdef floating* image
+    cdef Py_ssize_t run = g.KW * g.C
+    if run == 24:
+        add_runs(cols, x, g, first, last, 24)
+    elif run == 32:
+        add_runs(cols, x, g, first, last, 32)
+    elif run == 48:
+        add_runs(cols, x, g, first, last, 48)
+    else:
+        add_runs(cols, x, g, first, last, run)
+
+
+cdef inline void add_runs(
+    const floating* cols, floating* x, const Window* g, Py_ssize_t first, Py_ssize_t last,
+    Py_ssize_t run,
+) noexcept nogil:
+    cdef Py_ssize_t C = g.C, line = g.W * C
+    cdef Py_ssize_t row, ow, ih, iw, kh, top, bottom, left, right
+    cdef floating* target
     for row in range(first, last):
-        oh = row % g.OH
-        image = x + (row // g.OH) * g.H * line
-        ih = oh * g.stride_h - g.pad_top
+        ih = row % g.OH * g.stride_h - g.pad_top
         top = clamp(-ih, 0, g.KH)
         bottom = clamp(g.H - ih, top, g.KH)
         for ow in range(g.OW):
             iw = ow * g.stride_w - g.pad_left
             left = clamp(-iw, 0, g.KW)
             right = clamp(g.W - iw, left, g.KW)
-            for kh in range(top, bottom):
-                # forward: cols[kh*run + left*C :][: (right-left)*C] = image[ih + kh, iw + left :]
-                add(image + (ih + kh) * line + (iw + left) * g.C,
-                    cols + kh * run + left * g.C, (right - left) * g.C)
+            target = x + ((row // g.OH) * g.H + ih + top) * line + (iw + left) * C
+            # forward: cols[kh*run + left*C :] = image[ih + kh, iw + left :], (right - left)*C long
+            if right - left == g.KW:
+                for kh in range(top, bottom):
+                    add(target, cols + kh * run, run)
+                    target += line
+            else:
+                for kh in range(top, bottom):
+                    add(target, cols + kh * run + left * C, (right - left) * C)
+                    target += line
             cols += g.KH * run
