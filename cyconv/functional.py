@@ -171,9 +171,9 @@ def conv2d_backward(dy, x, weight, stride=1, padding=0, need_dx=True):
     return dx, total[: weight.size].reshape(weight.shape), total[weight.size :]
 
 
-def tile_rows(geometry: Geometry, rows: int, itemsize: int, room: int = TILE_BYTES) -> int:
+def tile_rows(geometry: Geometry, rows: int, itemsize: int, room: int | None = None) -> int:
     """Return how many output rows' columns fit into `room` bytes: at least 1, at most `rows`."""
-    return max(1, min(rows, room // (geometry.OW * geometry.taps * itemsize)))
+    return max(1, min(rows, (room or TILE_BYTES) // (geometry.OW * geometry.taps * itemsize)))
 
 
 def scratch_columns(geometry: Geometry, tile: int, threads: int, dtype, who: str) -> np.ndarray:

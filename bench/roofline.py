@@ -1,0 +1,249 @@
+"""How far are the layers from what the machine can do?
+
+Every layer and pass of the two presets at batch 512. Its ceiling is the lower of two that are
+measured in the same run: the speed of a large sgemm on every thread, and the bandwidth of a large
+copy (bytes read and bytes written) times the operations for each byte that must move at least once:
+inputs, weights and outputs. Data that lies in a cache already may exceed the second, and cyconv's
+own products the first, where BLAS does not use the widest vectors of the machine.
+
+Results are compared first, on integers, where they must be exact. Then all tasks take turns, and
+the best turn of each counts, as what the machine can do. The time of dx is that of a backward pass
+with it less that of one without; the backward pass of a linear layer is timed after its forward
+pass, and the time of that alone taken off.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import threadpoolctl
+from compare_naive import integers
+from harness import interleave, print_row, seconds_each
+
+import cyconv
+from cyconv._core import SIMD
+from cyconv.layers import Conv2D
+
+BATCH = 512
+PRESETS = {"exercise": cyconv.presets.exercise, "wide": cyconv.presets.wide}
+SECONDS = 0.01  # of a turn, unless one call takes longer: short ones find a quiet moment
+SGEMM = 1536  # extent of the square matrices of a large sgemm
+SGEMM_OPERATIONS = 2 * SGEMM**3
+COPY = 2**25  # numbers of the large copy: larger than any cache
+STILL = 1e-7  # learning rate of timed steps: many on one batch must not fit it
+HEAD = "layer", "pass", "MFLOP", "MB", "FLOP/byte", "ceiling", "ms", "GFLOP/s", "share"
+WIDTHS = 30, 8, 7, 6, 9, 10, 7, 7, 5
+MARKERS = {"forward": "o", "dweight": "s", "dx": "^", "backward": "D"}
+
+
+class Pass(NamedTuple):
+    """One direction of a layer, and the task that is timed for it."""
+
+    layer: str
+    name: str
+    operations: int
+    bytes: int
+    task: Callable
+    beyond: bool = False  # the previous pass's task is part of this one
+
+    @property
+    def intensity(self) -> float:
+        """Operations for each byte that must move."""
+        return self.operations / self.bytes
+
+
+def passes(net):
+    """Return the passes of a network, checked; the first layer needs no dx."""
+    rng = np.random.default_rng(0)
+    found = []
+    for layer in (each for each in net.layers if each.parameters):
+        x, dy = (integers(rng, (BATCH, *s)) for s in (layer.input_shape, layer.output_shape))
+        w, b = layer.parameters.values()
+        w[...], b[...] = integers(rng, w.shape), integers(rng, b.shape)
+        make = _conv_passes if isinstance(layer, Conv2D) else _linear_passes
+        found += make(layer, x, w, b, dy)
+    return found
+
+
+def _conv_passes(layer, x, w, b, dy):
+    KH, KW, C, F = w.shape
+    window = layer.stride, layer.padding
+    forward = partial(cyconv.conv2d, x, w, b, *window)
+    backward = partial(cyconv.conv2d_backward, dy, x, w, *window)
+    cols = cyconv.naive.im2col(x, (KH, KW), *window)
+    y, dcols, dw, db = _products(cols, w.reshape(-1, F), b, dy.reshape(-1, F))
+    dx = cyconv.naive.col2im(dcols, x.shape, (KH, KW), *window)
+    _assert_equal([forward(), *backward()], [y, dx, dw, db])
+    name = f"conv {layer.index}: {x.shape[1]}x{x.shape[2]}x{C}, {KH}x{KW}x{F}"
+    work = 2 * cols.size * F, 4 * (x.size + w.size + b.size + dy.size)
+    found = [
+        Pass(name, "forward", *work, forward),
+        Pass(name, "dweight", *work, partial(backward, need_dx=False)),
+        Pass(name, "dx", *work, backward, beyond=True),
+    ]
+    return found if layer.index else found[:2]
+
+
+def _linear_passes(layer, x, w, b, dy):
+    forward = partial(layer.forward, x)
+
+    def both():
+        layer.forward(x)
+        return layer.backward(dy)
+
+    _assert_equal([forward(), both(), *layer.gradients.values()], _products(x, w, b, dy))
+    name = f"linear {layer.index}: {w.shape[0]} to {w.shape[1]}"
+    least = 4 * (x.size + w.size + b.size + dy.size)
+    return [
+        Pass(name, "forward", 2 * BATCH * w.size, least, forward),
+        Pass(
+            name, "backward", 4 * BATCH * w.size, least + 4 * (x.size + w.size), both, beyond=True
+        ),
+    ]
+
+
+def _products(cols, w, b, dy):
+    """Return y, dcols, dweight and dbias by NumPy."""
+    return cols @ w + b, dy @ w.T, cols.T @ dy, dy.sum(axis=0)
+
+
+def _assert_equal(results, expected):
+    for a, b in zip(results, expected, strict=True):
+        np.testing.assert_array_equal(a, b.reshape(a.shape))
+
+
+def step_task(net):
+    """Return the task of a network's training step, its loss checked."""
+    rng = np.random.default_rng(0)
+    x, labels = rng.random((BATCH, 28, 28, 1), np.float32), rng.integers(0, 10, BATCH)
+    expected = -np.log(net.forward(x)[np.arange(BATCH), labels]).mean()
+    task = partial(net.train_step, x, labels, cyconv.Adam(STILL))
+    np.testing.assert_allclose(task(), expected, rtol=1e-5)
+    return task
+
+
+def sgemm_task(threads):
+    """Return the task of a large product on every thread."""
+    a = np.ones((SGEMM, SGEMM), np.float32)
+    results, pool = [np.empty_like(a) for _ in range(threads)], ThreadPoolExecutor(threads)
+    return lambda: list(pool.map(partial(np.matmul, a, a), results))
+
+
+def copy_task(threads):
+    """Return the task of a large copy, its parts divided among the threads."""
+    arrays, pool = (np.zeros(COPY, np.float32), np.ones(COPY, np.float32)), ThreadPoolExecutor()
+    parts = [np.array_split(array, threads) for array in arrays]
+    return lambda: list(pool.map(np.copyto, *parts))
+
+
+def on_threads(threads, task):
+    """Return `run(iterations)` of a task with so many threads of cyconv; each calls BLAS."""
+
+    def run(iterations):
+        cyconv.set_num_threads(threads)
+        with threadpoolctl.threadpool_limits(1, user_api="blas"):
+            return seconds_each(task, iterations)
+
+    return run
+
+
+def about(threads) -> str:
+    """Return what the numbers depend on: threads, vector units, the processor of BLAS."""
+    blas = {each.get("architecture") for each in threadpoolctl.threadpool_info()} - {None}
+    kernels = f"cyconv for {SIMD}, BLAS for {' and '.join(sorted(blas))}"
+    return f"batch {BATCH}, float32, {threads} threads; {kernels}"
+
+
+def require(module, extra) -> None:
+    """End the script with the command that installs a missing module."""
+    if importlib.util.find_spec(module) is None:
+        print(f"python -m pip install -e '.[{extra}]'", file=sys.stderr)
+        sys.exit(2)
+
+
+def draw(path, panels, peak, bandwidth):
+    """Draw both presets' points under the roof; `panels` maps a preset to (pass, GFLOP/s)."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator
+
+    figure = Figure(figsize=(11, 4.8), layout="constrained", facecolor="white")
+    axes = figure.subplots(1, len(panels), sharex=True, sharey=True)
+    roof = f"sgemm {peak:.0f} GFLOP/s, memory {bandwidth:.0f} GB/s"
+    for axis, (preset, points) in zip(axes, panels.items(), strict=True):
+        axis.loglog([1, peak / bandwidth, 500], [bandwidth, peak, peak], color="0.2", label=roof)
+        colors = {}
+        for each, speed in points:
+            color = colors.setdefault(each.layer, f"C{len(colors)}")
+            axis.plot(each.intensity, speed, MARKERS[each.name], color=color)
+        edge = max(each.intensity for each, _ in points)
+        for layer, color in colors.items():
+            own = [(each.intensity, speed) for each, speed in points if each.layer == layer]
+            side, shift = ("left", 8) if own[0][0] == edge else ("right", -8)
+            axis.annotate(layer.split(":")[0], np.exp(np.log(own).mean(axis=0)), (shift, 0),
+                          textcoords="offset points", ha=side, va="center", color=color,
+                          bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})  # fmt: skip
+        for name, marker in MARKERS.items():
+            axis.plot([], [], marker, color="0.4", label=name)
+        axis.legend(loc="lower right", frameon=False)
+        axis.set(title=f"{preset} network", xlabel="operations per byte that must move")
+        axis.grid(color="0.9")
+        for each in (axis.xaxis, axis.yaxis):
+            ticks = LogLocator(subs=(1, 2, 5))
+            each.set(major_locator=ticks, major_formatter="{x:g}", minor_formatter="")
+    axes[0].set_ylabel("GFLOP/s")
+    figure.savefig(path, dpi=150)
+
+
+def main():
+    """Check, measure, print the table, and draw."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--threads", type=int, help="default: all cores")
+    parser.add_argument("--turns", type=int, default=15, help="of each task (default: 15)")
+    parser.add_argument("--plot", metavar="FILE.png", help="draw the roofline into this file")
+    options = parser.parse_args()
+    if options.plot:
+        require("matplotlib", "plot")
+    cyconv.set_num_threads(options.threads)
+    threads = cyconv.get_num_threads()
+    presets = {preset: passes(make()) for preset, make in PRESETS.items()}
+    rows = [each for found in presets.values() for each in found]
+    tasks = [sgemm_task(threads), copy_task(threads)]
+    tasks += [step_task(make()) for make in PRESETS.values()]
+    tasks += [each.task for each in rows]
+    runs = [on_threads(threads, task) for task in tasks]
+    best = interleave(runs, options.turns, SECONDS).min(axis=0)
+    (sgemm, copy, *steps), best = best[: -len(rows)], best[-len(rows) :]
+    seconds = best - np.roll(best, 1) * [each.beyond for each in rows]
+    if min(seconds) <= 0:
+        sys.exit("too noisy: a backward pass with dx took less time than one without")
+    peak, bandwidth = threads * SGEMM_OPERATIONS / sgemm / 1e9, 2 * 4 * COPY / copy / 1e9
+    print(about(threads))
+    print(f"a large sgemm: {peak:.0f} GFLOP/s, a large copy: {bandwidth:.1f} GB/s")
+    panels, left = {preset: [] for preset in presets}, iter(seconds)
+    for (preset, found), step in zip(presets.items(), steps, strict=True):
+        print(f"\n{preset} network")
+        print_row(HEAD, WIDTHS)
+        for each, time in zip(found, left, strict=False):
+            reached, memory = each.operations / time / 1e9, bandwidth * each.intensity
+            ceiling, which = min((peak, "sgemm"), (memory, "memory"))
+            cells = (each.layer, each.name, f"{each.operations / 1e6:.1f}",
+                     f"{each.bytes / 1e6:.2f}", f"{each.intensity:.1f}", f"{which} {ceiling:.0f}",
+                     f"{1e3 * time:.3f}", f"{reached:.0f}", f"{reached / ceiling:.0%}")  # fmt: skip
+            print_row(cells, WIDTHS)
+            panels[preset].append((each, reached))
+        limit = BATCH / (sum(each.operations for each in found) / peak / 1e9)
+        print(f"all operations of a step at the speed of sgemm: {limit:,.0f} images/s; "
+              f"train_step: {BATCH / step:,.0f}, {BATCH / step / limit:.0%}")  # fmt: skip
+    if options.plot:
+        draw(options.plot, panels, peak, bandwidth)
+
+
+if __name__ == "__main__":
+    main()
