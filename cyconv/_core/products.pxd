@@ -18,7 +18,7 @@ cdef extern from *:
     #if defined(__AVX2__) && defined(__GNUC__)
     #include <immintrin.h>
     #define CYCONV_VECTORS 1
-    /* A tile of six rows and WIDTH vectors fills the 32 or 16 registers. */
+    /* Six rows of WIDTH vectors, or twelve of half as many, fill the 32 or 16 registers. */
     #if defined(__AVX512F__)
     #define CYCONV_LANES 16
     #define CYCONV_WIDTH 4
@@ -225,13 +225,22 @@ cdef inline void strip(
     float* c, Py_ssize_t c_row, Py_ssize_t rows, Py_ssize_t steps, Py_ssize_t width,
     bint accumulate,
 ) noexcept nogil:
-    """`width` vectors of each row of c, six rows at once."""
+    """`width` vectors of each row of c, as many rows at once as fill the registers."""
     cdef Py_ssize_t r = 0
+    if width < WIDTH:
+        while r + 12 <= rows:
+            tile(a + r * a_row, a_row, a_step, b, b_step, c + r * c_row, c_row, 12, steps, width,
+                 accumulate)
+            r += 12
     while r + 6 <= rows:
         tile(a + r * a_row, a_row, a_step, b, b_step, c + r * c_row, c_row, 6, steps, width,
              accumulate)
         r += 6
-    while r + 2 <= rows:
+    if r + 4 <= rows:
+        tile(a + r * a_row, a_row, a_step, b, b_step, c + r * c_row, c_row, 4, steps, width,
+             accumulate)
+        r += 4
+    if r + 2 <= rows:
         tile(a + r * a_row, a_row, a_step, b, b_step, c + r * c_row, c_row, 2, steps, width,
              accumulate)
         r += 2
@@ -249,7 +258,8 @@ cdef inline void tile(
     # An array for each column of vectors and no loop inside a loop over rows: so gcc unrolls the
     # loops over rows early enough to keep all arrays in registers.
     cdef Py_ssize_t s, i
-    cdef vector[6] t0, t1, t2, t3
+    cdef vector[12] t0, t1
+    cdef vector[6] t2, t3
     cdef vector r0, r1, r2, r3, left
     for i in range(rows):
         t0[i] = load(c + i * c_row) if accumulate else zeros()
