@@ -113,6 +113,18 @@ def allocate(shape, dtype, who: str, name: str) -> np.ndarray:
     return np.empty(shape, dtype)
 
 
+def aligned(rows: int, size: int, dtype, who: str, name: str) -> np.ndarray:
+    """Return an uninitialised matrix, each of its rows of at least `size` on a line of the cache.
+
+    A vector that crosses the border of two lines costs two accesses.
+    """
+    line = 64 // np.dtype(dtype).itemsize
+    padded = -(-size // line) * line
+    memory = allocate((rows * padded + line,), dtype, who, name)
+    first = -memory.ctypes.data % 64 // memory.itemsize
+    return memory[first : first + rows * padded].reshape(rows, padded)
+
+
 def blas_extent(size: int, who: str, name: str) -> None:
     """Raise OverflowError if an extent of a matrix is more than BLAS can count."""
     if size > BLAS_LIMIT:

@@ -179,7 +179,8 @@ def tile_rows(geometry: Geometry, rows: int, itemsize: int, room: int | None = N
 def scratch_columns(geometry: Geometry, tile: int, threads: int, dtype, who: str) -> np.ndarray:
     """Return room for the columns of one tile of output rows for each thread."""
     checks.blas_extent(tile * geometry.OW, who, "the number of pixels in one output row")
-    return checks.allocate((threads, tile * geometry.OW * geometry.taps), dtype, who, "columns")
+    size = tile * geometry.OW * geometry.taps
+    return checks.aligned(threads, size, dtype, who, "columns")
 
 
 def check_im2col(x, kernel_size, stride, padding, who: str):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from cyconv import checks
 from cyconv._core import elementwise, linear, stage
 from cyconv.functional import LANES, tile_rows
 from cyconv.geometry import Geometry
@@ -128,10 +129,8 @@ class _Blocks:
             "block": block,
             "threads": threads,
             "keep": keep,
-            "frames": np.empty(
-                (blocks if keep else threads, self.stage.frame_size * self.block), np.float32
-            ),
-            "scratch": np.empty((threads, self.stage.scratch_size * self.block), np.float32),
+            "frames": _aligned(blocks if keep else threads, self.stage.frame_size),
+            "scratch": _aligned(threads, self.stage.scratch_size),
         }
         if not lanes:
             room["y"] = np.empty((images, self.stage.outputs), np.float32)
@@ -262,6 +261,10 @@ def _is_whole_batch(op) -> bool:
         and op.window["KH"] * op.window["KW"] == 1
         and 4 * op.weights > WHOLE_BATCH_BYTES
     )
+
+
+def _aligned(rows: int, size: int) -> np.ndarray:
+    return checks.aligned(rows, size, np.float32, "Network", "working memory")
 
 
 def _floats_or_pixels(x):

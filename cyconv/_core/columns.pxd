@@ -23,12 +23,15 @@ cdef inline bint is_identity(const Window* g) noexcept nogil:
 cdef inline void copy(floating* target, const floating* source, Py_ssize_t n) noexcept nogil:
     # A copy of a length that the compiler knows is a few vector moves; a call to memcpy costs more
     # than the runs of a small network are long. Two such copies that overlap make any length.
+    cdef Py_ssize_t i
     if n == 8:
         memcpy(target, source, 8 * sizeof(floating))
-    elif n > 64 or n < 4:
-        memcpy(target, source, n * sizeof(floating))
+    elif n < 4:
+        for i in range(n):
+            target[i] = source[i]
     elif n > 32:
-        memcpy(target, source, 32 * sizeof(floating))
+        for i in range(0, n - 32, 32):
+            memcpy(target + i, source + i, 32 * sizeof(floating))
         memcpy(target + n - 32, source + n - 32, 32 * sizeof(floating))
     elif n > 16:
         memcpy(target, source, 16 * sizeof(floating))

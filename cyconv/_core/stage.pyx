@@ -15,6 +15,11 @@ from cyconv._core.columns cimport Window, col2im_rows, im2col_rows, zero
 from cyconv._core.products cimport transpose
 
 
+cdef inline Py_ssize_t whole_lines(Py_ssize_t floats) noexcept nogil:
+    """Round up to whole lines of the cache."""
+    return (floats + 15) // 16 * 16
+
+
 cdef class Op:
     """One layer's work on a block of images, both directions.
 
@@ -165,9 +170,9 @@ cdef class Softmax(Op):
 cdef class Stage:
     """A run of operations that a block of images goes through without leaving the cache.
 
-    Memory comes from the caller: a `frame` of `frame_size` floats per image holds what the
-    operations put out, one frame for each block whose backward pass is still to come; `scratch`
-    of `scratch_size` floats per image holds one thread's columns and gradients.
+    Memory comes from the caller: a frame of `frame_size` floats holds what the operations put out
+    for a block, one frame for each block whose backward pass is still to come; scratch memory of
+    `scratch_size` floats holds one thread's columns and gradients.
 
     Parameters
     ----------
@@ -194,14 +199,14 @@ cdef class Stage:
         self.block = block
         self.inputs = self.ops[0].inputs
         self.outputs = self.ops[self.count - 1].outputs
-        self.scratch_size = self.inputs   # pixels as floats
+        self.scratch_size = whole_lines(self.inputs * block)   # pixels as floats
         for i, op in enumerate(self.ops):
             self.op[i] = <void*> op
-            op.y_at = self.frame_size * block
-            op.columns_at = self.scratch_size * block
-            self.frame_size += op.outputs
-            self.scratch_size += op.columns
-            self.gradient_size = max(self.gradient_size, op.outputs)
+            op.y_at = self.frame_size
+            op.columns_at = self.scratch_size
+            self.frame_size += whole_lines(op.outputs * block)
+            self.scratch_size += whole_lines(op.columns * block)
+            self.gradient_size = max(self.gradient_size, whole_lines(op.outputs * block))
             if isinstance(op, Conv):
                 (<Conv> op).gradient_at = (<Conv> op).first - first
         self.scratch_size += 2 * self.gradient_size
@@ -245,12 +250,12 @@ cdef class Stage:
     ) noexcept nogil:
         """Take dy of the block back to dx; gradients on the way take turns in two places."""
         cdef Py_ssize_t i = self.count - 1
-        cdef float* spare = scratch + (self.scratch_size - 2 * self.gradient_size) * self.block
+        cdef float* spare = scratch + self.scratch_size - 2 * self.gradient_size
         cdef const float* source
         cdef float* target
         while i >= 0:
             source = x if i == 0 else frame + (<Op> self.op[i - 1]).y_at
-            target = dx if i == 0 else spare + (i % 2) * self.gradient_size * self.block
+            target = dx if i == 0 else spare + (i % 2) * self.gradient_size
             (<Op> self.op[i]).backward(
                 source, y, dy, target, scratch + (<Op> self.op[i]).columns_at, gradients, n,
                 kept, accumulate)
@@ -269,7 +274,7 @@ cdef class Stage:
             self.run_backward(
                 self.source(x, pixels, first, n, scratch), y + first * self.outputs,
                 dy + first * self.outputs, NULL if dx == NULL else dx + first * self.inputs,
-                frames + b * self.frame_size * self.block, scratch, gradients, n, False,
+                frames + b * self.frame_size, scratch, gradients, n, False,
                 b != lane)
             b += lanes
 
@@ -282,8 +287,8 @@ cdef class Stage:
         cdef double loss = 0
         cdef const float* source
         cdef float* y = frame + (<Op> self.op[self.count - 1]).y_at
-        cdef float* dy = (scratch + (self.scratch_size - 2 * self.gradient_size) * self.block
-                          + (self.count % 2) * self.gradient_size * self.block)
+        cdef float* dy = (scratch + self.scratch_size - 2 * self.gradient_size
+                          + (self.count % 2) * self.gradient_size)
         while b * block < images:
             first = b * block
             n = min(block, images - first)
