@@ -12,7 +12,7 @@ import safetensors.numpy
 
 from cyconv import layers as layer_types
 from cyconv.errors import CheckpointError
-from cyconv.files import write_atomically
+from cyconv.files import replacement
 from cyconv.network import Network
 
 FORMAT = "cyconv network 1"
@@ -32,7 +32,9 @@ def save(network: Network, path) -> None:
         "dtype": str(network._parameters.dtype),
         "layers": [_describe(layer) for layer in network.layers],
     }
-    write_atomically(path, _encode(tensors, architecture))
+    data = _encode(tensors, architecture)
+    with replacement(path) as file:
+        file.write(data)
 
 
 def load(path) -> Network:
@@ -50,18 +52,11 @@ def load(path) -> Network:
     if damaged:
         raise CheckpointError(f"{path}: the file is damaged; its digest does not match its content")
     try:
-        network = Network(
-            [_make(description) for description in architecture["layers"]],
-            tuple(architecture["input_shape"]),
-            architecture["seed"],
-            architecture["dtype"],
-        )
-        parameters = network.parameters()
-        if parameters.keys() != tensors.keys():
-            raise ValueError(f"it holds {sorted(tensors)}, not {sorted(parameters)}")
-        for name, target in parameters.items():
-            if (tensors[name].shape, tensors[name].dtype) != (target.shape, target.dtype):
-                raise ValueError(f"parameter {name} has the shape {tensors[name].shape}")
+        shape = tuple(architecture["input_shape"])
+        layers = [_make(description) for description in architecture["layers"]]
+        _check_shapes(layers, shape, architecture["dtype"], tensors)
+        network = Network(layers, shape, architecture["seed"], architecture["dtype"])
+        for name, target in network.parameters().items():
             target[...] = tensors[name]
     except (KeyError, TypeError, ValueError, MemoryError, OverflowError) as error:
         raise CheckpointError(f"{path}: the architecture in it is not valid: {error}") from None
@@ -89,6 +84,22 @@ def _header(data: bytes) -> dict:
     if architecture["format"] != FORMAT:
         raise ValueError(f"its format is {architecture['format']!r}, not {FORMAT!r}")
     return architecture
+
+
+def _check_shapes(layers, input_shape, dtype, tensors) -> None:
+    """Raise ValueError unless the tensors are the layers' parameters: before any is allocated."""
+    expected: dict[str, tuple[int, ...]] = {}
+    shape = input_shape
+    for index, layer in enumerate(layers):
+        layer.setup(shape, index)
+        shape = layer.output_shape
+        expected |= {f"{index}.{name}": own for name, own in layer.parameter_shapes.items()}
+        layer.reset()
+    found = {name: array.shape for name, array in tensors.items()}
+    if found != expected:
+        raise ValueError(f"it holds parameters of the shapes {found}, not {expected}")
+    if any(array.dtype != dtype for array in tensors.values()):
+        raise ValueError(f"its parameters are not all {dtype}")
 
 
 def _describe(layer) -> dict:

@@ -113,6 +113,15 @@ def allocate(shape, dtype, who: str, name: str) -> np.ndarray:
     return np.empty(shape, dtype)
 
 
+def representable(shape, who: str, name: str) -> None:
+    """Raise OverflowError if an array of this shape has more bytes than an address can hold."""
+    if math.prod(shape) > sys.maxsize // 8:
+        raise OverflowError(
+            f"{who}: {name} of shape {shape_text(shape)} has {math.prod(shape):,} elements, more "
+            "than an address can hold; use a smaller kernel or less padding"
+        )
+
+
 def aligned(rows: int, size: int, dtype, who: str, name: str) -> np.ndarray:
     """Return an uninitialised matrix, each of its rows of at least `size` on a line of the cache.
 

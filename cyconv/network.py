@@ -12,7 +12,7 @@ from cyconv import checks
 from cyconv.geometry import integer
 from cyconv.layers import Layer, Softmax
 from cyconv.losses import cross_entropy
-from cyconv.plan import Plan
+from cyconv.plan import Plan, ends_with_softmax
 
 CHUNK = 2048  # images that evaluate and predict take at once: memory does not grow with the data
 
@@ -63,7 +63,10 @@ class Network:
             raise TypeError(f"Network: dtype must be float32 or float64, got {dtype!r}")
         self.output_shape = self._set_up_layers()
         size = sum(layer.size for layer in self.layers)
-        self._parameters, self._gradients = np.zeros(size, dtype), np.zeros(size, dtype)
+        self._parameters, self._gradients = (
+            checks.allocate((size,), dtype, "Network", name) for name in ("parameters", "gradients")
+        )
+        self._gradients[...] = 0
         first = 0
         for layer in self.layers:
             last = first + layer.size
@@ -370,7 +373,7 @@ class Network:
         return f"Network([{layers}], input_shape={self.input_shape}, seed={self.seed})"
 
     def _ends_with_softmax(self) -> bool:
-        return isinstance(self.layers[-1], Softmax)
+        return ends_with_softmax(self.layers)
 
     def _needs_softmax(self, who: str) -> None:
         if not self._ends_with_softmax() or len(self.output_shape) != 1:

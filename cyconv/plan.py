@@ -56,10 +56,11 @@ class Plan:
     @classmethod
     def of(cls, layers, parameters, gradients) -> Plan | None:
         """Return the plan of a network, or None if a layer has no compiled operations."""
-        body = layers[:-1] if isinstance(layers[-1], Softmax) else layers
+        body = layers[:-1] if ends_with_softmax(layers) else layers
         operations, first = [], 0
         for layer in body:
-            own = layer.operations(parameters, first) if parameters.dtype == np.float32 else None
+            describes = parameters.dtype == np.float32 and _describes(layer)
+            own = layer.operations(parameters, first) if describes else None
             if own is None:
                 return None
             operations += own
@@ -117,6 +118,7 @@ class _Blocks:
         self.block = max(1, min(MOST_IMAGES, BLOCK_BYTES // image))
         for op in convs:
             geometry = Geometry(**op.window)
+            op.transposed = np.empty((op.F, geometry.taps), np.float32)
             op.tile = tile_rows(geometry, self.block * geometry.OH, 4, BLOCK_BYTES)
         self.stage = stage.Stage(ops, first, self.block)
 
@@ -133,11 +135,11 @@ class _Blocks:
             "scratch": _aligned(threads, self.stage.scratch_size),
         }
         if not lanes:
-            room["y"] = np.empty((images, self.stage.outputs), np.float32)
+            room["y"] = _array(images, self.stage.outputs)
         if keep:
             room["dy"] = np.empty_like(room["y"])
         if keep or lanes:
-            room["lanes"] = np.empty((min(blocks, LANES), self.gradients.size), np.float32)
+            room["lanes"] = _array(min(blocks, LANES), self.gradients.size)
             room["losses"] = np.empty(len(room["lanes"]))
         return room
 
@@ -201,7 +203,7 @@ class _WholeBatch:
 
     def memory(self, images: int, threads: int, keep: bool = False, lanes: bool = False) -> dict:
         """Return the arrays for a batch: to go forward, forward and later back, or a whole step."""
-        room = {"threads": threads, "y": np.empty((images, self.bias.size), np.float32)}
+        room = {"threads": threads, "y": _array(images, self.bias.size)}
         if keep or lanes:
             room["dy"] = np.empty_like(room["y"])
             room["losses"] = np.empty(images)
@@ -241,6 +243,25 @@ class _WholeBatch:
         return mean(room["losses"], len(labels))
 
 
+def ends_with_softmax(layers) -> bool:
+    """Tell whether the last layer is Softmax, whose forward pass is part of the loss."""
+    last = type(layers[-1])
+    return issubclass(last, Softmax) and last.forward is Softmax.forward
+
+
+def _describes(layer) -> bool:
+    """Tell whether a layer's operations do what its forward and backward do.
+
+    They do not if a class changes these two and inherits the operations.
+    """
+    classes = type(layer).__mro__
+
+    def depth(name):
+        return next(i for i, each in enumerate(classes) if name in vars(each))
+
+    return depth("operations") <= min(depth("forward"), depth("backward"))
+
+
 def _joined(operations):
     """Return the operations, each LeakyReLU joined to the product before it."""
     joined = []
@@ -258,9 +279,14 @@ def _is_whole_batch(op) -> bool:
     return (
         isinstance(op, stage.Conv)
         and op.inputs == op.window["C"]
+        and op.outputs == op.F
         and op.window["KH"] * op.window["KW"] == 1
         and 4 * op.weights > WHOLE_BATCH_BYTES
     )
+
+
+def _array(rows: int, size: int) -> np.ndarray:
+    return checks.allocate((rows, size), np.float32, "Network", "working memory")
 
 
 def _aligned(rows: int, size: int) -> np.ndarray:

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -182,6 +183,26 @@ def test_a_hostile_header_with_a_true_digest_is_refused(what, file):
     change = HOSTILE[what]
     architecture = {**ARCHITECTURE, **change} if isinstance(change, dict) else change
     refused(file, checkpoint._encode(tiny().parameters(), architecture))
+
+
+def test_a_small_file_that_promises_much_takes_no_memory(file):
+    description = [{"type": "Flatten"}, {"type": "Linear", "out_features": 12000}]
+    architecture = {**ARCHITECTURE, "layers": description, "input_shape": [12000, 1, 1]}
+    file.write_bytes(checkpoint._encode(tiny().parameters(), architecture))
+    tracemalloc.start()
+    try:
+        with pytest.raises(CheckpointError):
+            Network.load(file)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file modes are POSIX's")
+def test_a_saved_file_has_the_mode_of_any_other(file, tmp_path):
+    other = tmp_path / "other"
+    other.write_bytes(b"")
+    assert file.stat().st_mode == other.stat().st_mode
 
 
 def test_the_headers_of_these_tests_differ_from_a_good_one_by_their_fault(file):

@@ -10,7 +10,7 @@ import pytest
 
 import cyconv
 from cyconv import Adam, Network, presets
-from cyconv.layers import Conv2D, Flatten, LeakyReLU, Linear, Softmax
+from cyconv.layers import Conv2D, Flatten, Im2Col, LeakyReLU, Linear, Softmax
 from tests import reference
 from tests.gradcheck import check_gradient
 from tests.zoo import ALL_NETWORKS, NETWORKS, Square, batch, network
@@ -498,3 +498,43 @@ def test_predict_refuses_weights_that_have_diverged():
     net.parameters()["2.bias"][0] = np.inf
     with pytest.raises(FloatingPointError, match=r"Network\.predict: .*weights have diverged"):
         net.predict(np.zeros((1, 28, 28, 1), np.float32))
+
+
+def test_a_convolution_of_one_padded_pixel_is_no_linear_layer():
+    layers = [Conv2D(512, 1, padding=1), Flatten(), Linear(10), Softmax()]
+    net = Network(layers, input_shape=(1, 1, 256))
+    x = np.random.default_rng(0).random((3, 1, 1, 256), np.float32)
+    np.testing.assert_allclose(net.predict_proba(x), net.forward(x), rtol=1e-5)
+
+
+@pytest.mark.parametrize("inherited", [LeakyReLU, Softmax])
+def test_a_layer_that_changes_forward_and_inherits_operations_is_run_as_it_says(inherited):
+    class Halved(inherited):
+        def forward(self, x):
+            return super().forward(x) / 2
+
+        def backward(self, dy):
+            return super().backward(dy) / 2
+
+    x = np.random.default_rng(0).random((3, 5), np.float32) - 0.5
+    labels = np.array([0, 1, 2])
+    nets = [
+        Network([Linear(4), Halved(), Softmax()], (5,), dtype=d) for d in ("float32", "float64")
+    ]
+    losses = [
+        net.train_step(x.astype(d), labels, Adam()) for net, d in zip(nets, "fd", strict=True)
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    np.testing.assert_allclose(nets[0].predict_proba(x), nets[0].forward(x), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: Conv2D(1, 1, padding=((2**31, 2**31 - 1), (2**31, 2**31 - 1))),
+        lambda: Im2Col(2**16, padding=((2**16, 2**16 - 2), (2**16, 2**16 - 2))),
+    ],
+)
+def test_an_output_beyond_64_bits_is_refused_when_the_network_is_made(layer):
+    with pytest.raises(OverflowError, match=r"'0': .* more than an address can hold"):
+        Network([layer()], input_shape=(1, 1, 1))

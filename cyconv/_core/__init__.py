@@ -2,7 +2,7 @@
 
 The kernels are built for up to three levels of vector units, named as the x86-64 levels are:
 baseline (128 bits), v3 (256 bits, FMA) and v4 (512 bits). The best one that the processor has is
-taken, or the one that the environment variable CYCONV_SIMD names.
+taken, or the one that the environment variable CYCONV_SIMD names; a process has only one of them.
 """
 
 import os
@@ -17,7 +17,7 @@ def _suffix(level: str) -> str:
     return "" if level == "baseline" else f"_{level}"
 
 
-def _choose(wish: str | None, most: str) -> str:
+def _choose(wish: str, most: str) -> str:
     """Return the level to take: the wish, or the best of those built, `most` being the last."""
     able = LEVELS[: LEVELS.index(most) + 1]
     usable = [level for level in able if find_spec(f"{__name__}.stage{_suffix(level)}")]
@@ -49,7 +49,7 @@ def _patience():
 with _patience():
     from cyconv._core.cpu import HAS_OPENMP, LEVEL
 
-    SIMD = _choose(os.environ.get("CYCONV_SIMD"), LEVEL)
+    SIMD = _choose(os.environ.get("CYCONV_SIMD", "").lower(), LEVEL)
     conv, elementwise, linear, stage = (
         import_module(f"{__name__}.{name}{_suffix(SIMD)}")
         for name in ("conv", "elementwise", "linear", "stage")

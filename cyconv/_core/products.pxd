@@ -17,6 +17,7 @@ cdef extern from *:
     """
     #if defined(__AVX2__) && defined(__GNUC__)
     #include <immintrin.h>
+    #include <string.h>
     #define CYCONV_VECTORS 1
     /* Six rows of WIDTH vectors, or twelve of half as many, fill the 32 or 16 registers. */
     #if defined(__AVX512F__)
@@ -38,6 +39,13 @@ cdef extern from *:
     #define cyconv_load(p) (*(const cyconv_vector *) (p))
     #define cyconv_store(p, v) (*(cyconv_vector *) (p) = (v))
 
+    static inline __m128 cyconv_pair(const float *a)
+    {
+        double pair;
+        memcpy(&pair, a, sizeof pair);
+        return _mm_castpd_ps(_mm_set_sd(pair));
+    }
+
     /* LANES/F taps, each F times: a[0] a[0] ... a[1] a[1] ... */
     static inline cyconv_vector cyconv_spread(const float *a, ptrdiff_t F)
     {
@@ -49,12 +57,12 @@ cdef extern from *:
         if (F == 8)
             return _mm512_permutexvar_ps(
                 _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1),
-                _mm512_castpd_ps(_mm512_castpd128_pd512(_mm_load_sd((const double *) a))));
+                _mm512_castps128_ps512(cyconv_pair(a)));
         return _mm512_set1_ps(*a);
     #else
         if (F == 4)
             return _mm256_permutevar8x32_ps(
-                _mm256_castpd_ps(_mm256_castpd128_pd256(_mm_load_sd((const double *) a))),
+                _mm256_castps128_ps256(cyconv_pair(a)),
                 _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1));
         return _mm256_set1_ps(*a);
     #endif
@@ -125,7 +133,7 @@ cdef enum:
 
 cdef inline bint is_packed(Py_ssize_t K, Py_ssize_t F) noexcept nogil:
     """Tell whether one vector holds several taps of all F filters."""
-    return CYCONV_VECTORS and (F == 4 or F == 8) and F < LANES and LANES <= K
+    return CYCONV_VECTORS and (F == 4 or F == 8) and F < LANES and LANES <= K * F
 
 
 cdef inline bint fills_vectors(Py_ssize_t n) noexcept nogil:

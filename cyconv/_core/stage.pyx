@@ -12,7 +12,7 @@ from libc.stdlib cimport free, malloc
 from cyconv._core cimport pointwise
 from cyconv._core.block cimport conv_backward, conv_forward
 from cyconv._core.columns cimport Window, col2im_rows, im2col_rows, zero
-from cyconv._core.products cimport transpose
+from cyconv._core.products cimport fills_vectors, transpose
 
 
 cdef inline Py_ssize_t whole_lines(Py_ssize_t floats) noexcept nogil:
@@ -61,8 +61,6 @@ cdef class Conv(Op):
         Output channels.
     arena : ndarray of float32
         All parameters; weight and then bias begin at `first`.
-    transposed : ndarray of shape (F, KH*KW*C), float32
-        Room for the transposed weight, which the backward pass needs.
     slope : float
         Of the LeakyReLU; 1 for none.
     """
@@ -73,11 +71,9 @@ cdef class Conv(Op):
     cdef Py_ssize_t gradient_at
     cdef readonly Window window
     cdef float[::1] arena
-    cdef float[:, ::1] transposed   # the weight as a matrix of shape (F, KH*KW*C)
+    cdef public float[:, ::1] transposed   # room for the weight as a matrix (F, KH*KW*C)
 
-    def __init__(self, Window window, Py_ssize_t F, float[::1] arena, Py_ssize_t first,
-                 float[:, ::1] transposed):
-        self.transposed = transposed
+    def __init__(self, Window window, Py_ssize_t F, float[::1] arena, Py_ssize_t first):
         self.window, self.F, self.arena, self.first, self.slope = window, F, arena, first, 1
         self.weights = window.KH * window.KW * window.C * F
         self.inputs = window.H * window.W * window.C
@@ -86,7 +82,9 @@ cdef class Conv(Op):
         self.tile = window.OH
 
     cdef void prepare(self) noexcept nogil:
-        transpose(&self.arena[self.first], &self.transposed[0, 0], self.transposed.shape[1], self.F)
+        cdef Py_ssize_t K = self.transposed.shape[1]
+        if fills_vectors(K):
+            transpose(&self.arena[self.first], &self.transposed[0, 0], K, self.F)
 
     cdef void forward(self, const float* x, float* y, float* cols, Py_ssize_t n) noexcept nogil:
         cdef const float* weight = &self.arena[self.first]
@@ -214,9 +212,9 @@ cdef class Stage:
     def __dealloc__(self):
         free(self.op)
 
-    cdef void prepare(self) noexcept nogil:
+    cdef void prepare(self, bint need_dx) noexcept nogil:
         cdef Py_ssize_t i
-        for i in range(self.count):
+        for i in range(0 if need_dx else 1, self.count):
             (<Op> self.op[i]).prepare()
 
     cdef const float* source(
@@ -359,7 +357,7 @@ cdef class Stage:
         else:
             pixels_or_null = &pixels[0, 0]
         cdef float* dx_or_null = NULL if dx is None else &dx[0, 0]
-        self.prepare()
+        self.prepare(dx is not None)
         for lane in prange(lanes.shape[0], nogil=True, schedule="dynamic", num_threads=threads):
             self.backward_lane(
                 x_or_null, pixels_or_null, &y[0, 0], &dy[0, 0], dx_or_null, &frames[0, 0],
@@ -391,7 +389,7 @@ cdef class Stage:
         else:
             pixels_or_null = &pixels[0, 0]
         cdef float* dx_or_null = NULL if dx is None else &dx[0, 0]
-        self.prepare()
+        self.prepare(dx is not None)
         for lane in prange(lanes.shape[0], nogil=True, schedule="dynamic", num_threads=threads):
             losses[lane] = self.step_lane(
                 x_or_null, pixels_or_null, &labels[0], dx_or_null, &frames[threadid(), 0],

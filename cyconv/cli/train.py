@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from cyconv import __version__, datasets, presets
 from cyconv.cli.options import positive_number, thread_count, whole_number
-from cyconv.files import write_atomically
+from cyconv.files import replacement
 from cyconv.optimizers import Adam
 from cyconv.threads import get_num_threads, set_num_threads
 from cyconv.training import Callback
@@ -19,7 +19,7 @@ EXAMPLE = """\
 examples:
   cyconv train                                     MNIST if it can be had, else small digits
   cyconv train --preset wide --epochs 3            the larger network
-  cyconv train --data ~/mnist --out run            your copy of MNIST; writes run/history.json
+  cyconv train --data ~/mnist --out run            your copy of MNIST; writes run/
 """
 
 
@@ -79,7 +79,7 @@ def add(commands) -> None:
         metavar="DIR",
         help="folder with the four files of MNIST (default: $CYCONV_DATA, cache, download)",
     )
-    option("--out", metavar="DIR", type=Path, help="folder for history.json")
+    option("--out", metavar="DIR", type=Path, help="folder for history.json and model.safetensors")
     parser.set_defaults(run=run, parser=parser)
 
 
@@ -94,11 +94,11 @@ def run(args) -> int:
     data = datasets.load(args.dataset, args.data)
     if data.note:
         print(f"{data.note}\nMNIST is not to be had, so this trains on the small digits.\n")
-    (x, labels), (test_x, test_labels) = data.train, data.test
+    x, labels = data.train
     network = getattr(presets, args.preset)(seed=args.seed)
     print(
         f"cyconv {__version__}, {get_num_threads()} threads, {data.name}: "
-        f"{len(x):,} training and {len(test_x):,} test images\n"
+        f"{len(x):,} training and {len(data.test[0]):,} test images\n"
     )
     print(network.summary() + "\n")
     history = network.fit(
@@ -111,7 +111,7 @@ def run(args) -> int:
         seed=args.seed,
         callbacks=[_Report(args.epochs, len(x))],
     )
-    accuracy = network.evaluate(test_x, test_labels)[1]
+    accuracy = history.val_accuracy[-1]
     if args.out:
         record = {
             "cyconv": __version__,
@@ -125,8 +125,10 @@ def run(args) -> int:
             "test_accuracy": accuracy,
         }
         path = args.out / "history.json"
-        write_atomically(path, (json.dumps(record, indent=2) + "\n").encode())
-        print(f"wrote {path}")
+        with replacement(path) as file:
+            file.write((json.dumps(record, indent=2) + "\n").encode())
+        network.save(args.out / "model.safetensors")
+        print(f"wrote {path} and {args.out / 'model.safetensors'}")
     print(f"test accuracy {accuracy:.4f}")
     return 0
 

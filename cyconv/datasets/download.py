@@ -2,12 +2,10 @@
 
 import hashlib
 import logging
-import os
 import queue
 import threading
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from http.client import HTTPMessage
 from pathlib import Path
 from typing import IO, BinaryIO
@@ -15,6 +13,7 @@ from urllib.error import HTTPError, URLError
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from cyconv.errors import DownloadError
+from cyconv.files import replacement
 
 CONTACT_SECONDS = 4.0  # to the first byte: without a network, three mirrors take 12 s to say so
 STALL_SECONDS = 10.0  # without any byte, once bytes flow
@@ -47,7 +46,7 @@ def download(mirrors: Sequence[str], files: Mapping[str, str], directory: Path) 
     reachable = list(mirrors)
     replies: list[str] = []
     for name, sha256 in files.items():
-        with _replacement(directory / name) as file:
+        with _cached(directory / name) as file:
             content = _first_match(reachable, name, sha256, replies)
             if content is None:
                 raise DownloadError(
@@ -132,16 +131,12 @@ class _HttpsOnly(HTTPRedirectHandler):
 
 
 @contextmanager
-def _replacement(path: Path) -> Iterator[BinaryIO]:
+def _cached(path: Path) -> Iterator[BinaryIO]:
     """Open a new file beside path that takes its place at the end, or vanishes on an error."""
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "xb") as file:
+        with replacement(path) as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
     except DownloadError:
         raise
     except OSError as error:
@@ -149,6 +144,3 @@ def _replacement(path: Path) -> Iterator[BinaryIO]:
             f"{path.name} cannot be stored in the cache {path.parent}: {error}; make room there, "
             "or name another folder with the environment variable CYCONV_CACHE"
         ) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()

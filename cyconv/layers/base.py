@@ -85,9 +85,14 @@ class Layer:
         return name if self.index is None else f"{name} '{self.index}'"
 
     @property
+    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the parameters by name, in the order of their declaration."""
+        return {name: shape for name, (shape, _) in (self._declared or {}).items()}
+
+    @property
     def size(self) -> int:
         """Number of parameters."""
-        return sum(math.prod(shape) for shape, _ in (self._declared or {}).values())
+        return sum(map(math.prod, self.parameter_shapes.values()))
 
     def setup(self, input_shape, index: int | None = None) -> None:
         """Build the layer for samples of `input_shape`; it can be done once."""
@@ -97,6 +102,8 @@ class Layer:
         self.input_shape = tuple(input_shape)
         try:
             self.output_shape = tuple(self.build(self.input_shape))
+            for what, shape in {"output": self.output_shape, **self.parameter_shapes}.items():
+                checks.representable(shape, self.who, what)
         except BaseException:
             self.reset()
             raise
@@ -108,7 +115,7 @@ class Layer:
     def bind(self, parameters: np.ndarray, gradients: np.ndarray) -> None:
         """Take views of two flat arrays of `size` elements as parameters and gradients."""
         self.parameters, self.gradients, first = {}, {}, 0
-        for name, (shape, _) in (self._declared or {}).items():
+        for name, shape in self.parameter_shapes.items():
             last = first + math.prod(shape)
             self.parameters[name] = parameters[first:last].reshape(shape)
             self.gradients[name] = gradients[first:last].reshape(shape)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from cyconv import functional
 from cyconv._core import stage
-from cyconv.checks import blas_extent, shape_text
+from cyconv.checks import blas_extent, representable, shape_text
 from cyconv.geometry import axis_padding, integer, padding_pairs, pair, resolve, shortest
 from cyconv.initializers import xavier_uniform, zeros
 from cyconv.layers.base import Layer
@@ -57,6 +55,8 @@ class Conv2D(Layer):
         self.geometry = resolve(image_shape, self.kernel_size, self.stride, self.padding, self.who)
         blas_extent(self.geometry.taps, self.who, "the number of taps KH*KW*C")
         blas_extent(self.out_channels, self.who, "out_channels")
+        columns = (self.geometry.OH, self.geometry.OW, self.geometry.taps)
+        representable(columns, self.who, "the columns of one image")
         shape = (*self.kernel_size, image_shape[2], self.out_channels)
         self.declare("weight", shape, xavier_uniform)
         self.declare("bias", (self.out_channels,), zeros)
@@ -87,15 +87,7 @@ class Conv2D(Layer):
         return dx.reshape(x.shape)
 
     def operations(self, arena, first):
-        return (
-            stage.Conv(
-                self.geometry._asdict(),
-                self.out_channels,
-                arena,
-                first,
-                np.empty((self.out_channels, self.geometry.taps), np.float32),
-            ),
-        )
+        return (stage.Conv(self.geometry._asdict(), self.out_channels, arena, first),)
 
 
 class Conv1D(Conv2D):

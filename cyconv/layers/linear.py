@@ -76,8 +76,7 @@ class Linear(Layer):
         # At one pixel a convolution is a linear layer.
         features = self.input_shape[0]
         geometry = Geometry(1, 1, features, 1, 1, 1, 1, 1, 1, 0, 0)
-        transposed = np.empty((self.out_features, features), np.float32)
-        return (stage.Conv(geometry._asdict(), self.out_features, arena, first, transposed),)
+        return (stage.Conv(geometry._asdict(), self.out_features, arena, first),)
 
 
 def tile_width(size: int) -> int:

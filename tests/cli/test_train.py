@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from cyconv import __version__, datasets, errors
+from cyconv import Network, __version__, datasets, errors
 from cyconv.cli import main
 
 SHORT = ("train", "--dataset", "digits", "--epochs", "2")
@@ -33,7 +33,9 @@ def test_out_holds_the_history(tmp_path, capsys):
     folder = tmp_path / "new" / "run"
     assert main([*SHORT, "--out", str(folder), "--batch-size", "50", "--seed", "7"]) == 0
     record = json.loads((folder / "history.json").read_text())
-    assert [path.name for path in folder.iterdir()] == ["history.json"]
+    assert sorted(path.name for path in folder.iterdir()) == ["history.json", "model.safetensors"]
+    network = Network.load(folder / "model.safetensors")
+    assert network.evaluate(*datasets.load_digits()[1])[1] == record["test_accuracy"]
     assert (record["dataset"], record["batch_size"], record["seed"]) == ("digits", 50, 7)
     assert record["cyconv"] == __version__
     assert {len(values) for values in record["history"].values()} == {2}
