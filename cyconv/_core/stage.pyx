@@ -183,7 +183,7 @@ cdef class Stage:
 
     cdef readonly tuple ops
     cdef readonly Py_ssize_t inputs, outputs, frame_size, scratch_size, block
-    cdef Py_ssize_t count, gradient_size
+    cdef Py_ssize_t count, gradient_size, columns_at
     cdef void** op   # borrowed from `ops`: calling through them counts no references
 
     def __cinit__(self, ops, Py_ssize_t first, Py_ssize_t block):
@@ -198,6 +198,7 @@ cdef class Stage:
         self.inputs = self.ops[0].inputs
         self.outputs = self.ops[self.count - 1].outputs
         self.scratch_size = whole_lines(self.inputs * block)   # pixels as floats
+        self.columns_at = self.scratch_size
         for i, op in enumerate(self.ops):
             self.op[i] = <void*> op
             op.y_at = self.frame_size
@@ -231,15 +232,19 @@ cdef class Stage:
         return scratch
 
     cdef void run_forward(
-        self, const float* x, float* y, float* frame, float* scratch, Py_ssize_t n,
+        self, const float* x, float* y, float* frame, float* scratch, Py_ssize_t n, bint keep,
     ) noexcept nogil:
-        """The block's output goes to y, what is between to the frame."""
-        cdef Py_ssize_t i
+        """The block's output goes to y, what is between to the frame.
+
+        Without `keep` all operations make their columns in one place, which stays in the cache.
+        """
+        cdef Py_ssize_t i, columns_at
         cdef const float* source = x
         cdef float* target
         for i in range(self.count):
             target = y if i == self.count - 1 else frame + (<Op> self.op[i]).y_at
-            (<Op> self.op[i]).forward(source, target, scratch + (<Op> self.op[i]).columns_at, n)
+            columns_at = (<Op> self.op[i]).columns_at if keep else self.columns_at
+            (<Op> self.op[i]).forward(source, target, scratch + columns_at, n)
             source = target
 
     cdef void run_backward(
@@ -291,7 +296,7 @@ cdef class Stage:
             first = b * block
             n = min(block, images - first)
             source = self.source(x, pixels, first, n, scratch)
-            self.run_forward(source, y, frame, scratch, n)
+            self.run_forward(source, y, frame, scratch, n, True)
             loss += pointwise.cross_entropy(
                 y, labels + first, dy, n, self.outputs, 1.0 / images)
             self.run_backward(source, y, dy, NULL if dx == NULL else dx + first * self.inputs,
@@ -329,7 +334,7 @@ cdef class Stage:
                 self.source(x_or_null, pixels_or_null, first, min(block, images - first),
                             &scratch[threadid(), 0]),
                 &y[first, 0], &frames[b if keep else threadid(), 0], &scratch[threadid(), 0],
-                min(block, images - first))
+                min(block, images - first), False)
 
     def backward(
         self,
