@@ -59,6 +59,17 @@ cdef inline Py_ssize_t clamp(Py_ssize_t value, Py_ssize_t low, Py_ssize_t high) 
     return low if value < low else high if value > high else value
 
 
+cdef inline Py_ssize_t inside_begin(const Window* g) noexcept nogil:
+    """Return the first output pixel of a row whose window does not begin left of the image."""
+    return min(g.OW, (g.pad_left + g.stride_w - 1) // g.stride_w)
+
+
+cdef inline Py_ssize_t inside_end(const Window* g) noexcept nogil:
+    """Return where the output pixels end whose windows lie between the left and right edges."""
+    cdef Py_ssize_t room = g.W - g.KW + g.pad_left
+    return clamp(room // g.stride_w + 1 if room >= 0 else 0, inside_begin(g), g.OW)
+
+
 cdef inline void im2col_rows(
     const floating* x, floating* cols, const Window* g, Py_ssize_t first, Py_ssize_t last,
 ) noexcept nogil:
@@ -86,33 +97,43 @@ cdef inline void copy_runs(
     const floating* x, floating* cols, const Window* g, Py_ssize_t first, Py_ssize_t last,
     Py_ssize_t run,
 ) noexcept nogil:
-    cdef Py_ssize_t C = g.C, line = g.W * C
-    cdef Py_ssize_t row, ow, ih, iw, kh, top, bottom, left, right
-    cdef const floating* image
+    cdef Py_ssize_t line = g.W * g.C, step = g.stride_w * g.C, taps = g.KH * run
+    cdef Py_ssize_t begin = inside_begin(g), end = inside_end(g)
+    cdef Py_ssize_t row, ow, ih, kh, top, bottom
+    cdef const floating* corner
     cdef const floating* source
     for row in range(first, last):
-        image = x + (row // g.OH) * g.H * line
         ih = row % g.OH * g.stride_h - g.pad_top
         top = clamp(-ih, 0, g.KH)            # the taps top <= kh < bottom lie inside the image
         bottom = clamp(g.H - ih, top, g.KH)
-        for ow in range(g.OW):
-            iw = ow * g.stride_w - g.pad_left
-            left = clamp(-iw, 0, g.KW)       # and so do left <= kw < right
-            right = clamp(g.W - iw, left, g.KW)
-            zero(cols, top * run)
-            source = image + (ih + top) * line + (iw + left) * C
-            if right - left == g.KW:
-                for kh in range(top, bottom):
-                    copy(cols + kh * run, source, run)
-                    source += line
-            else:
-                for kh in range(top, bottom):
-                    zero(cols + kh * run, left * C)
-                    copy(cols + kh * run + left * C, source, (right - left) * C)
-                    zero(cols + kh * run + right * C, (g.KW - right) * C)
-                    source += line
-            zero(cols + bottom * run, (g.KH - bottom) * run)
-            cols += g.KH * run
+        corner = x + ((row // g.OH) * g.H + ih + top) * line   # the line of the first such tap
+        if bottom - top < g.KH:
+            zero(cols, g.OW * taps)
+        for ow in range(begin):
+            copy_part(corner, cols + ow * taps, g, ow, top, bottom)
+        for ow in range(begin, end):
+            source = corner + ow * step - g.pad_left * g.C
+            for kh in range(top, bottom):
+                copy(cols + ow * taps + kh * run, source, run)
+                source += line
+        for ow in range(end, g.OW):
+            copy_part(corner, cols + ow * taps, g, ow, top, bottom)
+        cols += g.OW * taps
+
+
+cdef inline void copy_part(
+    const floating* corner, floating* cols, const Window* g, Py_ssize_t ow, Py_ssize_t top,
+    Py_ssize_t bottom,
+) noexcept nogil:
+    """The columns of a pixel whose window reaches beyond the left or right edge."""
+    cdef Py_ssize_t iw = ow * g.stride_w - g.pad_left, run = g.KW * g.C, kh
+    cdef Py_ssize_t left = clamp(-iw, 0, g.KW), right = clamp(g.W - iw, left, g.KW)
+    cdef const floating* source = corner + (iw + left) * g.C
+    for kh in range(top, bottom):
+        zero(cols + kh * run, left * g.C)
+        copy(cols + kh * run + left * g.C, source, (right - left) * g.C)
+        zero(cols + kh * run + right * g.C, (g.KW - right) * g.C)
+        source += g.W * g.C
 
 
 cdef inline void col2im_rows(
@@ -139,25 +160,37 @@ cdef inline void add_runs(
     const floating* cols, floating* x, const Window* g, Py_ssize_t first, Py_ssize_t last,
     Py_ssize_t run,
 ) noexcept nogil:
-    cdef Py_ssize_t C = g.C, line = g.W * C
-    cdef Py_ssize_t row, ow, ih, iw, kh, top, bottom, left, right
+    cdef Py_ssize_t line = g.W * g.C, step = g.stride_w * g.C, taps = g.KH * run
+    cdef Py_ssize_t begin = inside_begin(g), end = inside_end(g)
+    cdef Py_ssize_t row, ow, ih, kh, top, bottom
+    cdef floating* corner
     cdef floating* target
     for row in range(first, last):
         ih = row % g.OH * g.stride_h - g.pad_top
         top = clamp(-ih, 0, g.KH)
         bottom = clamp(g.H - ih, top, g.KH)
-        for ow in range(g.OW):
-            iw = ow * g.stride_w - g.pad_left
-            left = clamp(-iw, 0, g.KW)
-            right = clamp(g.W - iw, left, g.KW)
-            target = x + ((row // g.OH) * g.H + ih + top) * line + (iw + left) * C
-            # forward: cols[kh*run + left*C :] = image[ih + kh, iw + left :], (right - left)*C long
-            if right - left == g.KW:
-                for kh in range(top, bottom):
-                    add(target, cols + kh * run, run)
-                    target += line
-            else:
-                for kh in range(top, bottom):
-                    add(target, cols + kh * run + left * C, (right - left) * C)
-                    target += line
-            cols += g.KH * run
+        corner = x + ((row // g.OH) * g.H + ih + top) * line
+        for ow in range(begin):
+            add_part(cols + ow * taps, corner, g, ow, top, bottom)
+        for ow in range(begin, end):
+            target = corner + ow * step - g.pad_left * g.C
+            for kh in range(top, bottom):
+                # forward: cols[kh*run :] = corner[(ow*stride_w - pad_left)*C :], run elements
+                add(target, cols + ow * taps + kh * run, run)
+                target += line
+        for ow in range(end, g.OW):
+            add_part(cols + ow * taps, corner, g, ow, top, bottom)
+        cols += g.OW * taps
+
+
+cdef inline void add_part(
+    const floating* cols, floating* corner, const Window* g, Py_ssize_t ow, Py_ssize_t top,
+    Py_ssize_t bottom,
+) noexcept nogil:
+    """The pixels under a window that reaches beyond the left or right edge."""
+    cdef Py_ssize_t iw = ow * g.stride_w - g.pad_left, run = g.KW * g.C, kh
+    cdef Py_ssize_t left = clamp(-iw, 0, g.KW), right = clamp(g.W - iw, left, g.KW)
+    cdef floating* target = corner + (iw + left) * g.C
+    for kh in range(top, bottom):
+        add(target, cols + kh * run + left * g.C, (right - left) * g.C)
+        target += g.W * g.C
