@@ -72,7 +72,7 @@ class Network:
             last = first + layer.size
             layer.bind(self._parameters[first:last], self._gradients[first:last])
             # A stream for each layer: its start does not depend on the layers before it.
-            layer.initialize(np.random.default_rng([self.seed, layer.index]))
+            layer.initialize(np.random.default_rng([layer.index, self.seed]))
             first = last
         self._plan = Plan.of(self.layers, self._parameters, self._gradients)
         self._training = threading.Lock()
