@@ -140,6 +140,7 @@ class _Blocks:
             room["dy"] = np.empty_like(room["y"])
         if keep or lanes:
             room["lanes"] = _array(min(blocks, LANES), self.gradients.size)
+        if lanes:
             room["losses"] = np.empty(len(room["lanes"]))
         return room
 
@@ -206,6 +207,7 @@ class _WholeBatch:
         room = {"threads": threads, "y": _array(images, self.bias.size)}
         if keep or lanes:
             room["dy"] = np.empty_like(room["y"])
+        if lanes:
             room["losses"] = np.empty(images)
         return room
 

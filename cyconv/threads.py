@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 from pathlib import Path
@@ -91,7 +90,7 @@ def _after_fork() -> None:
     _blas = _OneBlasThread()
 
 
-class _OneBlasThread(contextlib.ContextDecorator):
+class _OneBlasThread:
     """Limit SciPy's BLAS to one thread while any kernel runs, and give it back afterwards.
 
     The limit belongs to the process, so entries are counted: the first one sets it and the last
