@@ -27,6 +27,6 @@ def main(arguments=None) -> int:
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
         return 130
-    except (OSError, ValueError, RuntimeError, MemoryError, ArithmeticError) as error:
+    except (OSError, ValueError, RuntimeError, MemoryError, ArithmeticError, ImportError) as error:
         print(f"cyconv {args.command}: {error}", file=sys.stderr)
         return 1
