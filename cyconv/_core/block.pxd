@@ -8,6 +8,7 @@ from cython cimport floating
 from libc.string cimport memset
 
 from cyconv._core.columns cimport Window, col2im_rows, im2col_rows, is_identity
+from cyconv._core.packed cimport packed_forward, packed_weight, reads_image
 from cyconv._core.products cimport dy_times_transposed, times_weight, transposed_times_dy
 from cyconv._core.pointwise cimport bias_leaky_relu, column_sums
 
@@ -20,8 +21,8 @@ cdef inline void conv_forward(
     """y = leaky_relu(im2col(x) · weight + bias) for the output rows first <= (n, oh) < last.
 
     `x` and `y` are the whole batch, `cols` has room for `tile` rows; a bias of NULL counts as
-    zero and a slope of 1 leaves out the LeakyReLU. If one tile covers the range its columns are
-    in `cols` afterwards.
+    zero and a slope of 1 leaves out the LeakyReLU. If one tile covers the range its columns, if
+    they are made, are in `cols` afterwards.
     Writes: y of these rows.   Aliasing: none allowed.
     Parallel over: nothing.    Retains: nothing.
     """
@@ -31,14 +32,17 @@ cdef inline void conv_forward(
     row = first
     while row < last:
         stop = min(row + tile, last)
-        if is_identity(g):
-            source = x + row * g.W * g.C
-        else:
-            im2col_rows(x, cols, g, row, stop)
-            source = cols
         out = y + row * g.OW * F
-        # y = cols @ weight
-        times_weight(source, weight, out, (stop - row) * g.OW, K, F)
+        if floating is float and reads_image(g, F):
+            packed_forward(<const float*> x, <const float*> weight, <float*> out, g, row, stop, F)
+        else:
+            if is_identity(g):
+                source = x + row * g.W * g.C
+            else:
+                im2col_rows(x, cols, g, row, stop)
+                source = cols
+            # y = cols @ weight
+            times_weight(source, weight, out, (stop - row) * g.OW, K, F)
         if bias != NULL:
             bias_leaky_relu(out, bias, (stop - row) * g.OW, F, slope)
         row = stop
@@ -67,14 +71,18 @@ cdef inline void conv_backward(
         stop = min(row + tile, rows)
         pixels = (stop - row) * g.OW
         dy_tile = dy + row * g.OW * F
-        if is_identity(g):
-            source = x + row * g.W * g.C
-        else:
-            if not kept:
-                im2col_rows(x, cols, g, row, stop)
-            source = cols
         # forward: y = cols @ weight, so dweight += cols.T @ dy
-        transposed_times_dy(source, dy_tile, dweight, pixels, K, F, accumulate)
+        if floating is float and reads_image(g, F):
+            packed_weight(<const float*> x, <const float*> dy_tile, <float*> dweight, g, row, stop,
+                          F, accumulate)
+        else:
+            if is_identity(g):
+                source = x + row * g.W * g.C
+            else:
+                if not kept:
+                    im2col_rows(x, cols, g, row, stop)
+                source = cols
+            transposed_times_dy(source, dy_tile, dweight, pixels, K, F, accumulate)
         accumulate = True
         if dx != NULL:
             # and dcols = dy @ weight.T, over the columns that are needed no more

@@ -3,141 +3,36 @@
 A general sgemm copies both operands into an order of its own before it multiplies. Here they lie in
 the right order already: the F weights of a tap are neighbours, and so are the F gradients of a
 pixel. A tile of the result stays in registers; for each step of the sum a row of the right-hand
-matrix is read as vectors and each element of the left-hand one is spread over a vector. With 4 or 8
-filters one vector holds the weights of two or four taps. Without AVX2, in double, or with a number
-of filters that fills no vectors, sgemm and dgemm do it.
+matrix is read as vectors and each element of the left-hand one is repeated over a vector. 4 or 8
+filters have kernels of their own in packed.pxd. Without AVX2, in double, or with a number of
+filters that leaves half of a vector empty, sgemm and dgemm do it.
 """
 
 from cython cimport floating
-from libc.string cimport memset
 
+from cyconv._core.columns cimport Window
 from cyconv._core.gemm cimport gemm
-
-cdef extern from *:
-    """
-    #if defined(__AVX2__) && defined(__GNUC__)
-    #include <immintrin.h>
-    #include <string.h>
-    #define CYCONV_VECTORS 1
-    /* Six rows of WIDTH vectors, or twelve of half as many, fill the 32 or 16 registers. */
-    #if defined(__AVX512F__)
-    #define CYCONV_LANES 16
-    #define CYCONV_WIDTH 4
-    #else
-    #define CYCONV_LANES 8
-    #define CYCONV_WIDTH 2
-    #endif
-    /* A vector of the level's full length, at any address. */
-    typedef float cyconv_vector
-        __attribute__((vector_size(4 * CYCONV_LANES), aligned(4), may_alias));
-
-    static inline cyconv_vector cyconv_zeros(void)
-    {
-        cyconv_vector zero = {0};
-        return zero;
-    }
-    #define cyconv_load(p) (*(const cyconv_vector *) (p))
-    #define cyconv_store(p, v) (*(cyconv_vector *) (p) = (v))
-
-    static inline __m128 cyconv_pair(const float *a)
-    {
-        double pair;
-        memcpy(&pair, a, sizeof pair);
-        return _mm_castpd_ps(_mm_set_sd(pair));
-    }
-
-    /* LANES/F taps, each F times: a[0] a[0] ... a[1] a[1] ... */
-    static inline cyconv_vector cyconv_spread(const float *a, ptrdiff_t F)
-    {
-    #if CYCONV_LANES == 16
-        if (F == 4)
-            return _mm512_permutexvar_ps(
-                _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3),
-                _mm512_castps128_ps512(_mm_loadu_ps(a)));
-        if (F == 8)
-            return _mm512_permutexvar_ps(
-                _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1),
-                _mm512_castps128_ps512(cyconv_pair(a)));
-        return _mm512_set1_ps(*a);
-    #else
-        if (F == 4)
-            return _mm256_permutevar8x32_ps(
-                _mm256_castps128_ps256(cyconv_pair(a)),
-                _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1));
-        return _mm256_set1_ps(*a);
-    #endif
-    }
-
-    /* The F floats of d, LANES/F times. */
-    static inline cyconv_vector cyconv_repeat(const float *d, ptrdiff_t F)
-    {
-    #if CYCONV_LANES == 16
-        if (F == 4)
-            return _mm512_broadcast_f32x4(_mm_loadu_ps(d));
-        if (F == 8)
-            return _mm512_broadcast_f32x8(_mm256_loadu_ps(d));
-        return _mm512_loadu_ps(d);
-    #else
-        if (F == 4)
-            return _mm256_broadcast_ps((const __m128 *) d);
-        return _mm256_loadu_ps(d);
-    #endif
-    }
-
-    /* y[f] = the sum over taps of v[tap * F + f], half by half. */
-    static inline void cyconv_fold(cyconv_vector v, float *y, ptrdiff_t F)
-    {
-    #if CYCONV_LANES == 16
-        __m256 half;
-        if (F == 16) {
-            _mm512_storeu_ps(y, v);
-            return;
-        }
-        half = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
-    #else
-        __m256 half = v;
-    #endif
-        if (F == 8)
-            _mm256_storeu_ps(y, half);
-        else
-            _mm_storeu_ps(y, _mm_add_ps(_mm256_castps256_ps128(half),
-                                        _mm256_extractf128_ps(half, 1)));
-    }
-    #else   /* what uses these compiles, and is_narrow never lets it be called */
-    #define CYCONV_VECTORS 0
-    #define CYCONV_LANES 1
-    #define CYCONV_WIDTH 1
-    typedef float cyconv_vector;
-    #define cyconv_zeros() 0
-    #define cyconv_load(p) (*(p))
-    #define cyconv_store(p, v) (*(p) = (v))
-    #define cyconv_spread(a, F) (*(a))
-    #define cyconv_repeat(d, F) (*(d))
-    #define cyconv_fold(v, y, F) (*(y) = (v))
-    #endif
-    """
-    const bint CYCONV_VECTORS
-    const Py_ssize_t WIDTH "CYCONV_WIDTH"
-    const Py_ssize_t LANES "CYCONV_LANES"
-    ctypedef float vector "cyconv_vector"
-    vector zeros "cyconv_zeros"() noexcept nogil
-    vector load "cyconv_load"(const float* p) noexcept nogil
-    void store "cyconv_store"(float* p, vector v) noexcept nogil
-    vector spread "cyconv_spread"(const float* a, Py_ssize_t F) noexcept nogil
-    vector repeat "cyconv_repeat"(const float* d, Py_ssize_t F) noexcept nogil
-    void fold "cyconv_fold"(vector v, float* y, Py_ssize_t F) noexcept nogil
+from cyconv._core.packed cimport as_image, is_packed, packed_forward, packed_weight
+from cyconv._core.vectors cimport (
+    CYCONV_VECTORS,
+    LANES,
+    WIDTH,
+    load,
+    load_part,
+    repeat,
+    store,
+    store_part,
+    vector,
+    zeros,
+)
 
 cdef enum:
     DEPTH = 128   # steps of a sum whose right-hand rows stay in the first-level cache
 
 
-cdef inline bint is_packed(Py_ssize_t K, Py_ssize_t F) noexcept nogil:
-    """Tell whether one vector holds several taps of all F filters."""
-    return CYCONV_VECTORS and (F == 4 or F == 8) and F < LANES and LANES <= K * F
-
-
 cdef inline bint fills_vectors(Py_ssize_t n) noexcept nogil:
-    return CYCONV_VECTORS and n % LANES == 0
+    """Tell whether n floats are whole vectors, or more than half of the last one."""
+    return CYCONV_VECTORS and (n % LANES == 0 or n % LANES > LANES // 2)
 
 
 cdef inline void times_weight(
@@ -145,12 +40,10 @@ cdef inline void times_weight(
     Py_ssize_t F,
 ) noexcept nogil:
     """y = cols · weight, with cols of shape (rows, K) and weight (K, F)."""
+    cdef Window g
     if floating is float and is_packed(K, F):
-        # Called with a number, it is compiled for that number of filters.
-        if F == 4:
-            packed_forward(<const float*> cols, <const float*> weight, <float*> y, rows, K, 4)
-        else:
-            packed_forward(<const float*> cols, <const float*> weight, <float*> y, rows, K, 8)
+        g = as_image(rows, K)
+        packed_forward(<const float*> cols, <const float*> weight, <float*> y, &g, 0, rows, F)
     elif floating is float and fills_vectors(F):
         multiply(<const float*> cols, K, 1, <const float*> weight, F, <float*> y, F,
                  rows, K, F, False)
@@ -164,13 +57,10 @@ cdef inline void transposed_times_dy(
 ) noexcept nogil:
     """dweight (+)= colsᵀ · dy, with cols of shape (rows, K) and dy (rows, F)."""
     cdef const float* a = <const float*> cols
+    cdef Window g
     if floating is float and is_packed(K, F):
-        if not accumulate:
-            memset(dweight, 0, K * F * sizeof(float))
-        if F == 4:
-            packed_weight(a, <const float*> dy, <float*> dweight, rows, K, 4)
-        else:
-            packed_weight(a, <const float*> dy, <float*> dweight, rows, K, 8)
+        g = as_image(rows, K)
+        packed_weight(a, <const float*> dy, <float*> dweight, &g, 0, rows, F, accumulate)
     elif floating is float and fills_vectors(F):
         multiply(a, 1, K, <const float*> dy, F, <float*> dweight, F, K, rows, F, accumulate)
     else:
@@ -195,74 +85,80 @@ cdef inline void multiply(
     float* c, Py_ssize_t c_row, Py_ssize_t rows, Py_ssize_t steps, Py_ssize_t columns,
     bint accumulate,
 ) noexcept nogil:
-    """c (+)= a · b, with columns a multiple of LANES.
+    """c (+)= a · b.
 
     c[r, :] = sum over s of a[r*a_row + s*a_step] * b[s*b_step :], each sum in the order of s.
     """
     cdef Py_ssize_t column = 0
     while column + WIDTH * LANES <= columns:
-        strips(a, a_row, a_step, b + column, b_step, c + column, c_row, rows, steps, WIDTH,
+        strips(a, a_row, a_step, b + column, b_step, c + column, c_row, rows, steps, WIDTH, LANES,
                accumulate)
         column += WIDTH * LANES
     while column + 2 * LANES <= columns:
-        strips(a, a_row, a_step, b + column, b_step, c + column, c_row, rows, steps, 2,
+        strips(a, a_row, a_step, b + column, b_step, c + column, c_row, rows, steps, 2, LANES,
                accumulate)
         column += 2 * LANES
-    while column < columns:
-        strips(a, a_row, a_step, b + column, b_step, c + column, c_row, rows, steps, 1,
+    if column + LANES <= columns:
+        strips(a, a_row, a_step, b + column, b_step, c + column, c_row, rows, steps, 1, LANES,
                accumulate)
         column += LANES
+    if column < columns:
+        strips(a, a_row, a_step, b + column, b_step, c + column, c_row, rows, steps, 1,
+               columns - column, accumulate)
 
 
 cdef inline void strips(
     const float* a, Py_ssize_t a_row, Py_ssize_t a_step, const float* b, Py_ssize_t b_step,
     float* c, Py_ssize_t c_row, Py_ssize_t rows, Py_ssize_t steps, Py_ssize_t width,
-    bint accumulate,
+    Py_ssize_t part, bint accumulate,
 ) noexcept nogil:
     """`width` vectors of each row of c, DEPTH steps of the sums at a time."""
     cdef Py_ssize_t first = 0, last
     while first < steps:
         last = min(first + DEPTH, steps)
         strip(a + first * a_step, a_row, a_step, b + first * b_step, b_step, c, c_row, rows,
-              last - first, width, accumulate or first > 0)
+              last - first, width, part, accumulate or first > 0)
         first = last
 
 
 cdef inline void strip(
     const float* a, Py_ssize_t a_row, Py_ssize_t a_step, const float* b, Py_ssize_t b_step,
     float* c, Py_ssize_t c_row, Py_ssize_t rows, Py_ssize_t steps, Py_ssize_t width,
-    bint accumulate,
+    Py_ssize_t part, bint accumulate,
 ) noexcept nogil:
     """`width` vectors of each row of c, as many rows at once as fill the registers."""
     cdef Py_ssize_t r = 0
     if width < WIDTH:
         while r + 12 <= rows:
             tile(a + r * a_row, a_row, a_step, b, b_step, c + r * c_row, c_row, 12, steps, width,
-                 accumulate)
+                 part, accumulate)
             r += 12
     while r + 6 <= rows:
         tile(a + r * a_row, a_row, a_step, b, b_step, c + r * c_row, c_row, 6, steps, width,
-             accumulate)
+             part, accumulate)
         r += 6
     if r + 4 <= rows:
         tile(a + r * a_row, a_row, a_step, b, b_step, c + r * c_row, c_row, 4, steps, width,
-             accumulate)
+             part, accumulate)
         r += 4
     if r + 2 <= rows:
         tile(a + r * a_row, a_row, a_step, b, b_step, c + r * c_row, c_row, 2, steps, width,
-             accumulate)
+             part, accumulate)
         r += 2
     if r < rows:
         tile(a + r * a_row, a_row, a_step, b, b_step, c + r * c_row, c_row, 1, steps, width,
-             accumulate)
+             part, accumulate)
 
 
 cdef inline void tile(
     const float* a, Py_ssize_t a_row, Py_ssize_t a_step, const float* b, Py_ssize_t b_step,
     float* c, Py_ssize_t c_row, Py_ssize_t rows, Py_ssize_t steps, Py_ssize_t width,
-    bint accumulate,
+    Py_ssize_t part, bint accumulate,
 ) noexcept nogil:
-    """A tile of c in registers; `rows` and `width` are numbers that the compiler sees."""
+    """A tile of c in registers; `rows` and `width` are numbers that the compiler sees.
+
+    Of the last vector of a row, `part` floats are there: LANES unless `width` is 1.
+    """
     # An array for each column of vectors and no loop inside a loop over rows: so gcc unrolls the
     # loops over rows early enough to keep all arrays in registers.
     cdef Py_ssize_t s, i
@@ -270,21 +166,24 @@ cdef inline void tile(
     cdef vector[6] t2, t3
     cdef vector r0, r1, r2, r3, left
     for i in range(rows):
-        t0[i] = load(c + i * c_row) if accumulate else zeros()
+        if accumulate:
+            t0[i] = load_part(c + i * c_row, part) if part < LANES else load(c + i * c_row)
+        else:
+            t0[i] = zeros()
         if width > 1:
             t1[i] = load(c + i * c_row + LANES) if accumulate else zeros()
         if width > 2:
             t2[i] = load(c + i * c_row + 2 * LANES) if accumulate else zeros()
             t3[i] = load(c + i * c_row + 3 * LANES) if accumulate else zeros()
     for s in range(steps):
-        r0 = load(b + s * b_step)
+        r0 = load_part(b + s * b_step, part) if part < LANES else load(b + s * b_step)
         if width > 1:
             r1 = load(b + s * b_step + LANES)
         if width > 2:
             r2 = load(b + s * b_step + 2 * LANES)
             r3 = load(b + s * b_step + 3 * LANES)
         for i in range(rows):
-            left = spread(a + i * a_row + s * a_step, LANES)
+            left = repeat(a + i * a_row + s * a_step, 1)
             t0[i] = t0[i] + left * r0
             if width > 1:
                 t1[i] = t1[i] + left * r1
@@ -292,93 +191,15 @@ cdef inline void tile(
                 t2[i] = t2[i] + left * r2
                 t3[i] = t3[i] + left * r3
     for i in range(rows):
-        store(c + i * c_row, t0[i])
+        if part < LANES:
+            store_part(c + i * c_row, t0[i], part)
+        else:
+            store(c + i * c_row, t0[i])
         if width > 1:
             store(c + i * c_row + LANES, t1[i])
         if width > 2:
             store(c + i * c_row + 2 * LANES, t2[i])
             store(c + i * c_row + 3 * LANES, t3[i])
-
-
-cdef inline void packed_forward(
-    const float* a, const float* w, float* y, Py_ssize_t rows, Py_ssize_t K, Py_ssize_t F,
-) noexcept nogil:
-    """y = a · w, eight rows at once."""
-    cdef Py_ssize_t r = 0
-    while r + 8 <= rows:
-        forward_rows(a + r * K, w, y + r * F, 8, K, F)
-        r += 8
-    while r < rows:
-        forward_rows(a + r * K, w, y + r * F, 1, K, F)
-        r += 1
-
-
-cdef inline void forward_rows(
-    const float* a, const float* w, float* y, Py_ssize_t rows, Py_ssize_t K, Py_ssize_t F,
-) noexcept nogil:
-    cdef Py_ssize_t k = 0, i, f
-    cdef vector[8] total
-    for i in range(rows):
-        total[i] = spread(a + i * K, F) * load(w)
-    k = LANES // F
-    while k + LANES // F <= K:
-        for i in range(rows):
-            total[i] = total[i] + spread(a + i * K + k, F) * load(w + k * F)
-        k += LANES // F
-    for i in range(rows):
-        fold(total[i], y + i * F, F)
-    while k < K:
-        for i in range(rows):
-            for f in range(F):
-                y[i * F + f] += a[i * K + k] * w[k * F + f]
-        k += 1
-
-
-cdef inline void packed_weight(
-    const float* a, const float* dy, float* dw, Py_ssize_t rows, Py_ssize_t K, Py_ssize_t F,
-) noexcept nogil:
-    """dw += aᵀ · dy, eight vectors of dw at once."""
-    cdef Py_ssize_t first = 0, last, k, taps = LANES // F
-    while first < rows:
-        last = min(first + 64, rows)   # rows of a that the first-level cache keeps for all k
-        k = 0
-        while k + 8 * taps <= K:
-            weight_taps(a + k, dy, dw + k * F, first, last, 8, K, F)
-            k += 8 * taps
-        while k + taps <= K:
-            weight_taps(a + k, dy, dw + k * F, first, last, 1, K, F)
-            k += taps
-        while k < K:
-            weight_tap(a + k, dy, dw + k * F, first, last, K, F)
-            k += 1
-        first = last
-
-
-cdef inline void weight_taps(
-    const float* a, const float* dy, float* dw, Py_ssize_t first, Py_ssize_t last,
-    Py_ssize_t vectors, Py_ssize_t K, Py_ssize_t F,
-) noexcept nogil:
-    cdef Py_ssize_t r, i
-    cdef vector[8] total
-    cdef vector gradient
-    for i in range(vectors):
-        total[i] = load(dw + i * LANES)
-    for r in range(first, last):
-        gradient = repeat(dy + r * F, F)
-        for i in range(vectors):
-            total[i] = total[i] + spread(a + r * K + i * (LANES // F), F) * gradient
-    for i in range(vectors):
-        store(dw + i * LANES, total[i])
-
-
-cdef inline void weight_tap(
-    const float* a, const float* dy, float* dw, Py_ssize_t first, Py_ssize_t last,
-    Py_ssize_t K, Py_ssize_t F,
-) noexcept nogil:
-    cdef Py_ssize_t r, f
-    for r in range(first, last):
-        for f in range(F):
-            dw[f] += a[r * K] * dy[r * F + f]
 
 
 cdef inline void transpose(

@@ -1,0 +1,184 @@
+"""The products of a convolution with 4 or 8 filters, where one vector holds several taps.
+
+The weights of LANES/F taps fill a vector. Turned, so that the taps of one filter are neighbours,
+they meet as many neighbouring floats of the image, repeated for each filter by a single load: no
+float is moved inside a vector. The taps of a kernel line are neighbours in the image already, so
+the windows are read from there, and no column is ever made; a column matrix is the case of an image
+with one pixel in a line.
+"""
+
+from libc.string cimport memset
+
+from cyconv._core.columns cimport Window
+from cyconv._core.vectors cimport (
+    CYCONV_VECTORS,
+    LANES,
+    fold,
+    load,
+    repeat,
+    store,
+    stretch,
+    turn,
+    vector,
+    zeros,
+)
+
+
+cdef inline bint is_packed(Py_ssize_t K, Py_ssize_t F) noexcept nogil:
+    """Tell whether one vector holds several taps of all F filters."""
+    return CYCONV_VECTORS and (F == 4 or F == 8) and F < LANES and LANES <= K * F
+
+
+cdef inline bint reads_image(const Window* g, Py_ssize_t F) noexcept nogil:
+    """Tell whether the products take the windows from the image, where all of them lie inside."""
+    return (is_packed(g.KH * g.KW * g.C, F) and g.KW * g.C % (LANES // F) == 0
+            and g.pad_top == 0 and (g.OH - 1) * g.stride_h + g.KH <= g.H
+            and g.pad_left == 0 and (g.OW - 1) * g.stride_w + g.KW <= g.W)
+
+
+cdef inline Window as_image(Py_ssize_t rows, Py_ssize_t K) noexcept nogil:
+    """Return the geometry by which a column matrix is its own image."""
+    return Window(rows, 1, K, 1, 1, rows, 1, 1, 1, 0, 0)
+
+
+cdef inline const float* line_of(const float* x, const Window* g, Py_ssize_t row) noexcept nogil:
+    """Return where the first window of the output row (n, oh) begins."""
+    return x + (row // g.OH * g.H + row % g.OH * g.stride_h) * g.W * g.C
+
+
+cdef inline void packed_forward(
+    const float* x, const float* w, float* y, const Window* g, Py_ssize_t first, Py_ssize_t last,
+    Py_ssize_t F,
+) noexcept nogil:
+    """y = im2col(x) · w for the output rows first <= (n, oh) < last."""
+    # Called with a number, it is compiled for that number of filters.
+    if F == 4:
+        forward_rows(x, w, y, g, first, last, 4)
+    else:
+        forward_rows(x, w, y, g, first, last, 8)
+
+
+cdef inline void forward_rows(
+    const float* x, const float* w, float* y, const Window* g, Py_ssize_t first, Py_ssize_t last,
+    Py_ssize_t F,
+) noexcept nogil:
+    """Eight pixels at once."""
+    cdef Py_ssize_t row = first, ow = 0, done = 0, i
+    cdef const float* line = line_of(x, g, row)
+    cdef const float* corner[8]
+    while row < last:
+        corner[done] = line + ow * g.stride_w * g.C
+        done += 1
+        ow += 1
+        if ow == g.OW:
+            ow = 0
+            row += 1
+            line = line_of(x, g, row)
+        if done == 8:
+            forward_pixels(corner, w, y, g, 8, F)
+            y += 8 * F
+            done = 0
+    for i in range(done):
+        forward_pixels(&corner[i], w, y + i * F, g, 1, F)
+
+
+cdef inline void forward_pixels(
+    const float** corner, const float* w, float* y, const Window* g, Py_ssize_t pixels,
+    Py_ssize_t F,
+) noexcept nogil:
+    cdef Py_ssize_t taps = LANES // F, run = g.KW * g.C, line = g.W * g.C, kh, k, i, f
+    cdef vector[8] total
+    cdef vector weight
+    cdef const float* place[8]   # moved from line to line: eight registers, not sixteen
+    for i in range(pixels):
+        place[i] = corner[i]
+        total[i] = zeros()
+    for kh in range(g.KH):
+        k = 0
+        while k + taps <= run:
+            weight = turn(load(w + (kh * run + k) * F), F)
+            for i in range(pixels):
+                total[i] = total[i] + repeat(place[i] + k, taps) * weight
+            k += taps
+        for i in range(pixels):
+            place[i] += line
+    for i in range(pixels):
+        fold(turn(total[i], taps), y + i * F, F)
+    for kh in range(g.KH):
+        for k in range(run - run % taps, run):
+            for i in range(pixels):
+                for f in range(F):
+                    y[i * F + f] += corner[i][kh * line + k] * w[(kh * run + k) * F + f]
+
+
+cdef inline void packed_weight(
+    const float* x, const float* dy, float* dw, const Window* g, Py_ssize_t first, Py_ssize_t last,
+    Py_ssize_t F, bint accumulate,
+) noexcept nogil:
+    """dw (+)= im2col(x)ᵀ · dy for the output rows first <= (n, oh) < last, with which dy begins."""
+    if not accumulate:
+        memset(dw, 0, g.KH * g.KW * g.C * F * sizeof(float))
+    if F == 4:
+        weight_rows(x, dy, dw, g, first, last, 4)
+    else:
+        weight_rows(x, dy, dw, g, first, last, 8)
+
+
+cdef inline void weight_rows(
+    const float* x, const float* dy, float* dw, const Window* g, Py_ssize_t first, Py_ssize_t last,
+    Py_ssize_t F,
+) noexcept nogil:
+    """Eight vectors of dw at once."""
+    cdef Py_ssize_t taps = LANES // F, K = g.KH * g.KW * g.C, vectors = K // taps
+    cdef Py_ssize_t rows = max(1, 64 // g.OW)   # whose windows the first-level cache keeps
+    cdef Py_ssize_t row = first, stop, v, k
+    while row < last:
+        stop = min(row + rows, last)
+        v = 0
+        while v + 8 <= vectors:
+            weight_taps(x, dy, dw, g, row, stop, v, 8, F)
+            v += 8
+        while v < vectors:
+            weight_taps(x, dy, dw, g, row, stop, v, 1, F)
+            v += 1
+        for k in range(vectors * taps, K):
+            weight_tap(x, dy, dw, g, row, stop, k, F)
+        dy += (stop - row) * g.OW * F
+        row = stop
+
+
+cdef inline void weight_taps(
+    const float* x, const float* dy, float* dw, const Window* g, Py_ssize_t first, Py_ssize_t last,
+    Py_ssize_t v, Py_ssize_t vectors, Py_ssize_t F,
+) noexcept nogil:
+    """The vectors v, v + 1, ... of dw."""
+    cdef Py_ssize_t taps = LANES // F, run = g.KW * g.C, row, i, _
+    cdef Py_ssize_t[8] place
+    cdef vector[8] total
+    cdef vector gradient
+    cdef const float* corner
+    dw += v * LANES
+    for i in range(vectors):
+        total[i] = turn(load(dw + i * LANES), F)
+        place[i] = (v + i) * taps // run * g.W * g.C + (v + i) * taps % run
+    for row in range(first, last):
+        corner = line_of(x, g, row)
+        for _ in range(g.OW):
+            gradient = stretch(dy, F)
+            for i in range(vectors):
+                total[i] = total[i] + repeat(corner + place[i], taps) * gradient
+            corner += g.stride_w * g.C
+            dy += F
+    for i in range(vectors):
+        store(dw + i * LANES, turn(total[i], taps))
+
+
+cdef inline void weight_tap(
+    const float* x, const float* dy, float* dw, const Window* g, Py_ssize_t first, Py_ssize_t last,
+    Py_ssize_t k, Py_ssize_t F,
+) noexcept nogil:
+    """The last taps of a column matrix, which fill no vector."""
+    cdef Py_ssize_t row, f
+    for row in range(first, last):
+        for f in range(F):
+            dw[k * F + f] += line_of(x, g, row)[k] * dy[(row - first) * F + f]
