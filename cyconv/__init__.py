@@ -1,5 +1,7 @@
 """cyconv: convolutional networks on the CPU, from explicit loops to the speed of the machine."""
 
+from typing import TYPE_CHECKING
+
 from cyconv import datasets, layers, naive, presets
 from cyconv.errors import CheckpointError, DataFormatError, DownloadError
 from cyconv.functional import col2im, conv2d, conv2d_backward, im2col
@@ -28,3 +30,18 @@ __all__ = [
     "presets",
     "set_num_threads",
 ]
+
+if TYPE_CHECKING:
+    from cyconv.classifier import CNNClassifier as CNNClassifier
+else:
+
+    def __getattr__(name):
+        """Import CNNClassifier when it is asked for by name: nothing else needs scikit-learn."""
+        if name != "CNNClassifier":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from cyconv import extras
+
+        extras.load("sklearn", "sklearn", name)
+        from cyconv.classifier import CNNClassifier
+
+        return CNNClassifier

@@ -5,14 +5,22 @@ from __future__ import annotations
 import copy
 import math
 import threading
+from collections.abc import Callable, Sequence
+from os import PathLike
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
 
 from cyconv import checks
 from cyconv.geometry import integer
 from cyconv.layers import Layer, Softmax
 from cyconv.losses import cross_entropy
+from cyconv.optimizers import Optimizer
 from cyconv.plan import Plan, ends_with_softmax
+
+if TYPE_CHECKING:
+    from cyconv.training import Callback, History
 
 CHUNK = 2048  # images that evaluate and predict take at once: memory does not grow with the data
 
@@ -43,7 +51,13 @@ class Network:
     >>> net.predict(images[:5])
     """
 
-    def __init__(self, layers, input_shape=(28, 28, 1), seed=0, dtype=np.float32):
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        input_shape: Sequence[int] = (28, 28, 1),
+        seed: int = 0,
+        dtype: DTypeLike = np.float32,
+    ) -> None:
         if not isinstance(layers, (list, tuple)):
             raise TypeError(f"Network: layers must be a list of Layer, got {layers!r}")
         self.layers = list(layers)
@@ -105,14 +119,14 @@ class Network:
         """Return the gradients of the last backward pass or training step by name, as views."""
         return self._named("gradients")
 
-    def _named(self, kind):
+    def _named(self, kind: str) -> dict[str, np.ndarray]:
         return {
             f"{layer.index}.{name}": view
             for layer in self.layers
             for name, view in getattr(layer, kind).items()
         }
 
-    def forward(self, x) -> np.ndarray:
+    def forward(self, x: ArrayLike) -> np.ndarray:
         """Return the output of the last layer, layer by layer over the whole batch.
 
         For study, gradient checks and loops of your own: every layer keeps what `backward` needs.
@@ -132,13 +146,13 @@ class Network:
         TypeError, ValueError
             If x has another element type or shape.
         """
-        x = self._floats(self._images(x, "Network.forward"))
+        y = self._floats(self._images(x, "Network.forward"))
         for layer in self.layers:
-            x = layer.forward(x)
-        self._pending = len(x)
-        return x
+            y = layer.forward(y)
+        self._pending = len(y)
+        return y
 
-    def backward(self, dy) -> np.ndarray:
+    def backward(self, dy: ArrayLike) -> np.ndarray:
         """Return the gradient with respect to the input; those of the parameters are overwritten.
 
         Parameters
@@ -156,13 +170,13 @@ class Network:
         who = self.layers[-1].who
         if self._pending is None:
             raise RuntimeError(f"{who}: backward needs a forward before it, and only one each")
-        dy = checks.array(dy, who, "dy", (self._pending, *self.output_shape))
+        dx = checks.array(dy, who, "dy", (self._pending, *self.output_shape))
         for layer in reversed(self.layers):
-            dy = layer.backward(dy)
+            dx = layer.backward(dx)
         self._pending = None
-        return dy
+        return dx
 
-    def train_step(self, x, labels, optimizer) -> float:
+    def train_step(self, x: ArrayLike, labels: ArrayLike, optimizer: Optimizer) -> float:
         """Take one step on one batch and return its mean loss before the update.
 
         The loss is the cross-entropy of the Softmax at the end. Blocks of images go through the
@@ -222,7 +236,7 @@ class Network:
             x = layer.forward(x)
         return x
 
-    def evaluate(self, x, labels) -> tuple[float, float]:
+    def evaluate(self, x: ArrayLike, labels: ArrayLike) -> tuple[float, float]:
         """Return (mean cross-entropy, share of images whose most probable class is the label).
 
         Parameters
@@ -244,7 +258,7 @@ class Network:
             total += cross_entropy(logits, truth)[0] * len(truth)
         return total / len(x), right / len(x)
 
-    def predict(self, x) -> np.ndarray:
+    def predict(self, x: ArrayLike) -> np.ndarray:
         """Return the most probable class of each image.
 
         Parameters
@@ -264,7 +278,7 @@ class Network:
         """
         return self._predict(x, "Network.predict").argmax(axis=-1)
 
-    def predict_proba(self, x) -> np.ndarray:
+    def predict_proba(self, x: ArrayLike) -> np.ndarray:
         """Return the probability of each class for each image.
 
         Parameters and errors are those of `predict`; the network must end with Softmax.
@@ -290,16 +304,16 @@ class Network:
 
     def fit(
         self,
-        x,
-        labels,
-        epochs=5,
-        batch_size=64,
-        optimizer=None,
-        validation_data=None,
-        shuffle=True,
-        seed=0,
-        callbacks=(),
-    ):
+        x: ArrayLike,
+        labels: ArrayLike,
+        epochs: int = 5,
+        batch_size: int = 64,
+        optimizer: Optimizer | None = None,
+        validation_data: tuple[ArrayLike, ArrayLike] | None = None,
+        shuffle: bool = True,
+        seed: int = 0,
+        callbacks: Sequence[Callback | Callable[[Network, int, History], object]] = (),
+    ) -> History:
         """Train on a data set; see `cyconv.training.fit`, which this calls.
 
         Returns
@@ -337,7 +351,7 @@ class Network:
         total = f"{self._parameters.size:,} parameters, input {checks.shape_text(self.input_shape)}"
         return "\n".join([lines[0], rule, *lines[1:], rule, total])
 
-    def save(self, path) -> None:
+    def save(self, path: str | PathLike[str]) -> None:
         """Write the architecture and the parameters to a safetensors file.
 
         The file replaces an older one only when it is complete.
@@ -354,7 +368,7 @@ class Network:
         save(self, path)
 
     @classmethod
-    def load(cls, path) -> Network:
+    def load(cls, path: str | PathLike[str]) -> Network:
         """Return the network that `save` wrote to `path`.
 
         Raises
@@ -367,6 +381,24 @@ class Network:
         from cyconv.checkpoint import load
 
         return load(path)
+
+    def __reduce__(self):
+        """Copy or pickle the architecture and the parameters, not a pass or a step under way.
+
+        The layers, your own included, are built again from their attributes. Unpickling runs what
+        the pickle names: it is for processes of one's own, and `save` for files to keep or share.
+        """
+        layers = list(map(copy.copy, self.layers))
+        nothing = self._parameters[:0]
+        for layer in layers:
+            layer.reset()
+            layer.bind(nothing, nothing)
+            layer._saved = None
+        arguments = (layers, self.input_shape, self.seed, str(self._parameters.dtype))
+        return type(self), arguments, self._parameters
+
+    def __setstate__(self, parameters) -> None:
+        self._parameters[...] = parameters
 
     def __repr__(self) -> str:
         layers = ", ".join(map(repr, self.layers))

@@ -1,8 +1,10 @@
 """Networks: the fast step equals the layers, in any number of threads and in little memory."""
 
 import concurrent.futures
+import copy
 import math
 import os
+import pickle
 import sys
 
 import numpy as np
@@ -445,6 +447,63 @@ def test_a_child_forked_after_training_gives_the_same_bits(python):
         """
     )
     assert printed.split() == ["0", "True", str(2 * 200 * 10 * 4)]
+
+
+# Copies and pickles.
+
+
+@pytest.fixture(params=("copy", "deepcopy", "pickle"))
+def again(request):
+    """Return each way to make another network of one that is there."""
+    if request.param == "pickle":
+        return lambda net: pickle.loads(pickle.dumps(net))
+    return getattr(copy, request.param)
+
+
+@pytest.mark.parametrize("dtype", (np.float32, np.float64))
+@pytest.mark.parametrize("name", ["exercise", *NETWORKS])
+def test_a_copy_has_the_same_bits_and_goes_its_own_way(name, dtype, again):
+    net = network(name, 3, dtype)
+    x, labels = batch(net)
+    net.train_step(x, labels, Adam())
+    bits = net._parameters.tobytes(), net.predict_proba(x).tobytes()
+    other = again(net)
+    assert type(other) is Network
+    assert repr(other) == repr(net)
+    assert other._parameters.dtype == dtype
+    assert (other._parameters.tobytes(), other.predict_proba(x).tobytes()) == bits
+    loss = other.train_step(x, labels, Adam())
+    assert (net._parameters.tobytes(), net.predict_proba(x).tobytes()) == bits
+    assert net.train_step(x, labels, Adam()) == loss
+    np.testing.assert_array_equal(other._parameters, net._parameters)
+
+
+def test_a_copy_leaves_the_passes_of_the_original_behind(again):
+    net = presets.exercise()
+    x, labels = batch(net, 500)
+    net.train_step(x, labels, Adam())
+    net.forward(x)
+    other = again(net)
+    assert len(pickle.dumps(net)) < net._parameters.nbytes + 2**12
+    with pytest.raises(RuntimeError, match="needs a forward before it"):
+        other.backward(np.ones((500, 10), np.float32))
+    with pytest.raises(RuntimeError, match="needs a forward before it"):
+        other.layers[0].backward(np.ones((500, 11, 11, 4), np.float32))
+    net.backward(np.ones((500, 10), np.float32))
+
+
+def test_a_pickle_serves_another_process(tmp_path, python):
+    net = network("a user's layers")
+    x, _ = batch(net)
+    (tmp_path / "net").write_bytes(pickle.dumps((net, x)))
+    printed = python(
+        f"""
+        import pickle
+        net, x = pickle.loads(open({str(tmp_path / "net")!r}, "rb").read())
+        print(net.predict_proba(x).tobytes().hex())
+        """
+    )
+    assert printed.strip() == net.predict_proba(x).tobytes().hex()
 
 
 # What it is all for.

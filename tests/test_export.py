@@ -1,0 +1,190 @@
+"""ONNX files: onnxruntime computes from them what the network computes."""
+
+import itertools
+import sys
+
+import numpy as np
+import pytest
+
+import cyconv
+from cyconv import Network, export, presets
+from cyconv.layers import Conv2D, Flatten, Im2Col, LeakyReLU, Linear, Softmax
+from tests import reference
+from tests.zoo import ALL_NETWORKS, LAYERS, Square, network
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+
+USERS = ("Square", "Gain", "a user's layers")
+EXPORTED = [name for name in (*LAYERS, *ALL_NETWORKS) if name not in USERS]
+
+
+def make(name):
+    """Return a network of the tables, its parameters random: initial biases are zero."""
+    if name in LAYERS:
+        net = Network([LAYERS[name].make()], LAYERS[name].input_shape)
+    else:
+        net = network(name)
+    rng = np.random.default_rng(1)
+    for parameter in net.parameters().values():
+        parameter += rng.uniform(-0.1, 0.1, parameter.shape)
+    return net
+
+
+@pytest.fixture
+def exported(tmp_path):
+    """Return f(net), which returns the model of the network's ONNX file once it is checked."""
+
+    def model(net):
+        export.to_onnx(net, tmp_path / "net.onnx")
+        onnx.checker.check_model(tmp_path / "net.onnx", full_check=True)
+        return onnx.load(tmp_path / "net.onnx")
+
+    return model
+
+
+def run(model, x):
+    """Return the only output of a model for its only input."""
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    (y,) = session.run(None, {"input": x})
+    return y
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_it_returns_what_forward_returns(name, exported):
+    net = make(name)
+    x = np.random.default_rng(0).standard_normal((1000, *net.input_shape)).astype(np.float32)
+    expected = net.forward(x)
+    np.testing.assert_allclose(run(exported(net), x), expected, rtol=1e-5, atol=1e-5)
+
+
+def check_on_digits(net, train, test, exported):
+    """Check labels and probabilities of a trained network for 1,000 images."""
+    x, labels = train[0][:1500], train[1][:1500]
+    net.fit(x, labels, epochs=1, batch_size=32)
+    images = np.concatenate([test[0][:1000], x])[:1000, ..., np.newaxis]
+    probabilities = run(exported(net), images.astype(np.float32) / 255)
+    assert probabilities.shape == (1000, 10)
+    np.testing.assert_array_equal(probabilities.argmax(axis=1), net.predict(images))
+    np.testing.assert_allclose(probabilities, net.predict_proba(images), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("preset", (presets.exercise, presets.wide))
+def test_the_small_digits_get_the_same_labels(preset, exported):
+    check_on_digits(preset(), *cyconv.datasets.load_digits(), exported)
+
+
+@pytest.mark.parametrize("preset", (presets.exercise, presets.wide))
+def test_mnist_gets_the_same_labels(preset, mnist, exported):
+    check_on_digits(preset(), *mnist, exported)
+
+
+@pytest.mark.parametrize("case", reference.random_cases(60))
+def test_convolutions_and_columns_are_exact_on_integers(case, exported):
+    rng = np.random.default_rng(0)
+    x = reference.integers(rng, case.x_shape, np.float32)
+    conv = Network([Conv2D(case.F, case.kernel, case.stride, case.padding)], case.x_shape[1:])
+    for parameter in conv.parameters().values():
+        parameter[...] = reference.integers(rng, parameter.shape)
+    weight, bias = conv.parameters().values()
+    y = reference.conv2d(x.astype(float), weight.astype(float), bias.astype(float), case)
+    np.testing.assert_array_equal(run(exported(conv), x), y)
+    columns = Network([Im2Col(case.kernel, case.stride, case.padding)], case.x_shape[1:])
+    cols = run(exported(columns), x)
+    np.testing.assert_array_equal(cols.reshape(-1, cols.shape[-1]), reference.im2col(x, case))
+
+
+def test_a_stride_may_skip_the_last_pixels(exported):
+    net = Network([Conv2D(2, 1, stride=3, padding="same")], (8, 8, 1))
+    x = np.random.default_rng(0).random((2, 8, 8, 1), np.float32)
+    np.testing.assert_allclose(run(exported(net), x), net.forward(x), rtol=1e-6)
+
+
+@pytest.mark.parametrize("images", (0, 1, 7))
+def test_the_batch_may_have_any_size(images, exported):
+    net = presets.exercise()
+    x = np.ones((images, 28, 28, 1), np.float32)
+    y = run(exported(net), x)
+    assert y.shape == (images, 10)
+    np.testing.assert_allclose(y, net.forward(x), atol=1e-6)
+
+
+def test_a_file_says_what_it_takes_and_returns_and_which_version_it_needs(exported):
+    model = exported(presets.exercise())
+    assert [(each.domain, each.version) for each in model.opset_import] == [("", 13)]
+    assert model.ir_version == 7
+    assert (model.producer_name, model.producer_version) == ("cyconv", cyconv.__version__)
+    for each, name, shape in (
+        (model.graph.input, "input", ["N", 28, 28, 1]),
+        (model.graph.output, "probabilities", ["N", 10]),
+    ):
+        assert [value.name for value in each] == [name]
+        type_ = each[0].type.tensor_type
+        assert type_.elem_type == onnx.TensorProto.FLOAT
+        assert [axis.dim_param or axis.dim_value for axis in type_.shape.dim] == shape
+    assert model.doc_string == (
+        "input: float32 (N, 28, 28, 1), 8-bit pixels divided by 255; probabilities: float32 (N, 10)"
+    )
+    assert {each.name for each in model.graph.initializer} == set(presets.exercise().parameters())
+
+
+def test_without_softmax_the_output_is_no_probability(exported):
+    model = exported(Network([Flatten(), Linear(3)], (2, 2, 1)))
+    assert [value.name for value in model.graph.output] == ["output"]
+
+
+@pytest.mark.parametrize(
+    ("name", "before"),
+    [
+        ("exercise", ["Conv", "Flatten"]),
+        ("wide", ["Conv", "Flatten"]),
+        ("Softmax in the middle", ["Conv", "Softmax"]),
+        ("Im2Col inside", ["Conv", "Flatten"]),
+        ("Linear first", []),
+    ],
+)
+def test_channels_move_only_where_they_must(name, before, exported):
+    kinds = [node.op_type for node in exported(network(name)).graph.node]
+    moved = [after for kind, after in itertools.pairwise(kinds) if kind == "Transpose"]
+    assert moved == before
+
+
+class Doubled(Conv2D):
+    """A convolution that is not what it inherits."""
+
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+@pytest.mark.parametrize("layer", (Square, lambda: Doubled(2, 1)))
+def test_an_unknown_layer_is_refused_by_name_and_the_older_file_stays(layer, tmp_path):
+    path = tmp_path / "net.onnx"
+    path.write_text("older")
+    net = Network([LeakyReLU(), layer(), Flatten(), Softmax()], (2, 2, 1))
+    name = type(net.layers[1]).__name__
+    with pytest.raises(TypeError, match=rf"to_onnx: {name} '1' is no layer of cyconv\.layers"):
+        export.to_onnx(net, path)
+    assert path.read_text() == "older"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_float64_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="network must be float32, got float64, for which"):
+        export.to_onnx(presets.exercise(dtype="float64"), tmp_path / "net.onnx")
+
+
+@pytest.mark.parametrize("layer", (lambda: Linear(2**9), lambda: Im2Col(25)))
+def test_more_than_a_file_can_hold_is_refused_before_it_is_made(layer, tmp_path, monkeypatch):
+    layer = layer()
+    net = Network([layer] if isinstance(layer, Im2Col) else [Flatten(), layer], (28, 28, 1))
+    monkeypatch.setattr(export, "MOST_BYTES", 10**6)
+    with pytest.raises(ValueError, match=r"at most 1,000,000 bytes, got 1,(607,680|562,500);"):
+        export.to_onnx(net, tmp_path / "net.onnx")
+
+
+def test_without_onnx_the_error_says_how_to_install_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(ImportError, match=r"to_onnx: needs onnx .* 'cyconv\[onnx\]'"):
+        export.to_onnx(presets.exercise(), tmp_path / "net.onnx")
