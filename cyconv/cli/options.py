@@ -1,10 +1,13 @@
-"""Types of command-line options that more than one sub-command has."""
+"""Command-line options, and types of options, that more than one sub-command has."""
 
 from __future__ import annotations
 
 import argparse
 import math
 import os
+import sys
+
+from cyconv import datasets
 
 
 def whole_number(minimum: int):
@@ -41,3 +44,37 @@ def thread_count(text: str) -> int:
     if number > most:
         raise argparse.ArgumentTypeError(f"must be from 1 to {most}, got {text!r}")
     return number
+
+
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """Add --dataset and --data, which `load_data` reads."""
+    parser.add_argument(
+        "--dataset",
+        choices=("auto", "mnist", "digits"),
+        default="auto",
+        help="auto: MNIST, or the small embedded digits (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--data",
+        metavar="DIR",
+        help="folder with the four files of MNIST (default: $CYCONV_DATA, cache, download)",
+    )
+    parser.set_defaults(parser=parser)
+
+
+def load_data(args: argparse.Namespace) -> datasets.Dataset:
+    """Load the data set that the arguments name; say so if it is not the one hoped for."""
+    if args.data and args.dataset == "digits":
+        args.parser.error("--data is a folder of MNIST: it does not go with --dataset digits")
+    data = datasets.load(args.dataset, args.data)
+    if data.note:
+        text = "MNIST is not to be had: these are the small digits that come with cyconv."
+        print(f"{data.note}\n{text}\n", file=sys.stderr)
+    return data
+
+
+def add_thread_option(parser: argparse.ArgumentParser) -> None:
+    """Add --threads."""
+    parser.add_argument(
+        "--threads", type=thread_count, metavar="N", help="default: the cores that may be used"
+    )

@@ -1,0 +1,123 @@
+"""cyconv evaluate: how well a trained network reads the test images, digit by digit."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from pathlib import Path
+
+from cyconv import __version__, plots
+from cyconv.checks import shape_text
+from cyconv.cli.options import add_data_options, add_thread_option, load_data
+from cyconv.metrics import confusion_matrix, precision_and_recall
+from cyconv.network import Network
+from cyconv.threads import set_num_threads
+
+EXAMPLE = """\
+examples:
+  cyconv train --out run
+  cyconv evaluate run/model.safetensors
+  cyconv evaluate run/model.safetensors --plots pictures
+"""
+
+
+def add(commands) -> None:
+    parser = commands.add_parser(
+        "evaluate",
+        help="tell how well a trained network reads the test images",
+        description="Tell how well a trained network reads the test images, digit by digit.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    option = parser.add_argument
+    option("model", metavar="MODEL", help="a network that cyconv train or Network.save wrote")
+    add_data_options(parser)
+    add_thread_option(parser)
+    option(
+        "--plots",
+        metavar="DIR",
+        type=Path,
+        help="folder for confusion.png, mistakes.png and filters.png (extra plot)",
+    )
+    option("--json", action="store_true", help="print the results as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args) -> int:
+    """Print loss, accuracy, and the confusion matrix with precision and recall of each class."""
+    if args.threads:
+        set_num_threads(args.threads)
+    network = Network.load(args.model)
+    data = load_data(args)
+    x, labels = data.test
+    classes = int(labels.max()) + 1
+    _check_fit(args.model, network, data.name, x.shape[1:], classes)
+    loss, accuracy = network.evaluate(x, labels)
+    matrix = confusion_matrix(labels, network.predict(x), classes)
+    precision, recall = precision_and_recall(matrix)
+    if args.json:
+        record = {
+            "cyconv": __version__,
+            "model": args.model,
+            "dataset": data.name,
+            "images": len(x),
+            "loss": loss,
+            "accuracy": accuracy,
+            # JSON has no NaN: null is the precision of a class that was never guessed.
+            "precision": [None if math.isnan(share) else share for share in precision],
+            "recall": recall.tolist(),
+            "confusion": matrix.tolist(),
+        }
+        print(json.dumps(record, indent=2))
+    else:
+        print(f"{args.model} on the {len(x):,} test images of {data.name}\n")
+        print(_table(matrix, precision, recall))
+        mistakes = len(x) - matrix.trace()
+        print(f"\nloss {loss:.4f}   accuracy {accuracy:.4f}   mistakes {mistakes:,}")
+    if args.plots:
+        _draw(args.plots, network, x, labels, matrix)
+    return 0
+
+
+def _check_fit(model: str, network: Network, name: str, shape: tuple, classes: int) -> None:
+    """Raise ValueError unless the network takes such images to so many classes."""
+    taken, given = network.input_shape, network.output_shape
+    if taken not in (shape, (*shape, 1)) or given != (classes,):
+        raise ValueError(
+            f"{model}: the network must take images {shape_text((*shape, 1))} to {classes} classes "
+            f"to read {name}, it takes {shape_text(taken)} to {shape_text(given)}"
+        )
+
+
+def _table(matrix, precision, recall) -> str:
+    """Return the confusion matrix as text of at most 80 columns for ten classes."""
+    rows = [("truth", *range(len(matrix)), "recall")]
+    rows += [
+        (truth, *(count or "." for count in counts), _share(recall[truth]))
+        for truth, counts in enumerate(matrix.tolist())
+    ]
+    rows.append(("precision", *map(_share, precision), ""))
+    lines = [
+        (f"{first:>9}" + "".join(f"{each:>6}" for each in middle) + f"{last:>8}").rstrip()
+        for first, *middle, last in rows
+    ]
+    return "\n".join([f"{'guess':>{9 + 3 * len(matrix)}}", *lines])
+
+
+def _share(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.3f}"
+
+
+def _draw(folder: Path, network: Network, x, labels, matrix) -> None:
+    """Write the pictures; what is written goes to stderr, as stdout may be JSON."""
+    folder.mkdir(parents=True, exist_ok=True)
+    plots.confusion(matrix, folder / "confusion.png")
+    plots.mistakes(x, labels, network.predict_proba(x), folder / "mistakes.png")
+    try:
+        plots.filters(network, folder / "filters.png")
+    except ValueError as error:
+        print(f"no filters.png: {error}", file=sys.stderr)
+    print(f"wrote the pictures to {folder}", file=sys.stderr)

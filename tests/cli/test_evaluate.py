@@ -1,0 +1,150 @@
+"""cyconv evaluate as a person runs it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cyconv import Adam, Network, datasets, errors, get_num_threads, plots, presets
+from cyconv.cli import main
+from cyconv.layers import Flatten, Linear, Softmax
+
+TEST = datasets.load_digits()[1]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """Return the path of a network that has seen the small digits twice."""
+    network = presets.exercise()
+    network.fit(*datasets.load_digits()[0], epochs=2, optimizer=Adam(2e-3))
+    path = tmp_path_factory.mktemp("run") / "model.safetensors"
+    network.save(path)
+    return str(path)
+
+
+def evaluate(model, *options):
+    return main(["evaluate", str(model), "--dataset", "digits", *options])
+
+
+def saved(path, input_shape=(28, 28, 1), classes=10):
+    """Return the path of a new network of one linear layer."""
+    network = Network([Flatten(), Linear(classes), Softmax()], input_shape)
+    network.save(path / "model.safetensors")
+    return path / "model.safetensors"
+
+
+def test_it_prints_loss_accuracy_and_a_table(model, capsys):
+    assert evaluate(model) == 0
+    out, err = capsys.readouterr()
+    first, _, _, heads, *rows, shares, _, last = out.splitlines()
+    loss, accuracy = Network.load(model).evaluate(*TEST)
+    assert first == f"{model} on the 297 test images of digits"
+    wrong = round(297 * (1 - accuracy))
+    assert last == f"loss {loss:.4f}   accuracy {accuracy:.4f}   mistakes {wrong}"
+    assert heads.split() == ["truth", *"0123456789", "recall"]
+    table = np.array([row.replace(" .", " 0").split() for row in rows], float)
+    matrix, recall = table[:, 1:-1], table[:, -1]
+    assert np.array_equal(table[:, 0], range(10)) and matrix.trace() == 297 - wrong
+    assert np.array_equal(matrix.sum(axis=1), np.bincount(TEST[1]))
+    np.testing.assert_allclose(matrix.diagonal() / matrix.sum(axis=1), recall, atol=5e-4)
+    precision = np.array(shares.replace(" -", " nan").split()[1:], float)
+    with np.errstate(invalid="ignore"):
+        expected = matrix.diagonal() / matrix.sum(axis=0)
+    np.testing.assert_allclose(precision, expected, atol=5e-4)
+    assert all(len(line) <= 80 and line.isascii() for line in out.splitlines()[1:]) and not err
+
+
+def test_json_is_the_same_and_nothing_else(model, capsys):
+    assert evaluate(model, "--json", "--threads", "3") == 0
+    out, err = capsys.readouterr()
+    record = json.loads(out)
+    assert get_num_threads() == 3
+    assert [record["loss"], record["accuracy"]] == list(Network.load(model).evaluate(*TEST))
+    assert np.sum(record["confusion"], axis=1).tolist() == np.bincount(TEST[1]).tolist()
+    assert (record["dataset"], record["images"], err) == ("digits", 297, "")
+
+
+def test_a_digit_that_is_never_guessed_has_no_precision(tmp_path, capsys):
+    path = saved(tmp_path)
+    network = Network.load(path)
+    network.parameters()["1.weight"][...] = 0
+    network.parameters()["1.bias"][3] = 1
+    network.save(path)
+    assert evaluate(path) == 0
+    assert capsys.readouterr().out.splitlines()[-3].split()[1:] == [*"---", "0.101", *"------"]
+    assert evaluate(path, "--json") == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["precision"] == [None] * 3 + [30 / 297] + [None] * 6
+    assert record["recall"] == [0] * 3 + [1] + [0] * 6
+
+
+def test_plots_are_written_beside_the_json(model, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("matplotlib", reason="needs the extra plot")
+    monkeypatch.setattr(plots, "DPI", 30)  # few pixels are quick
+    folder = tmp_path / "new" / "pictures"
+    assert evaluate(model, "--json", "--plots", str(folder)) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out) and f"wrote the pictures to {folder}" in err
+    names = {"confusion.png", "mistakes.png", "filters.png"}
+    assert {path.name for path in folder.iterdir()} == names
+    assert evaluate(saved(tmp_path), "--plots", str(tmp_path / "flat")) == 0
+    assert "no filters.png: plots.filters: network must have" in capsys.readouterr().err
+    assert {path.name for path in (tmp_path / "flat").iterdir()} == names - {"filters.png"}
+
+
+def test_a_network_for_other_data_is_refused_in_one_line(tmp_path, capsys):
+    for shape, classes, text in (
+        ((32, 32, 3), 10, "it takes (32, 32, 3) to (10,)"),
+        ((28, 28, 1), 4, "it takes (28, 28, 1) to (4,)"),
+    ):
+        path = saved(tmp_path, shape, classes)
+        assert evaluate(path) == 1
+        out, err = capsys.readouterr()
+        assert err.startswith(f"cyconv evaluate: {path}: the network must take images (28, 28, 1) ")
+        assert text in err and err.count("\n") == 1 and not out
+    assert evaluate(saved(tmp_path, (28, 28))) == 0
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no network", "cut"])
+def test_a_file_that_is_no_network_is_an_error_of_one_line(content, model, tmp_path, capsys):
+    path = tmp_path / "file"
+    if content is not None:
+        path.write_bytes(Path(model).read_bytes()[:-1] if content == "cut" else content)
+    assert evaluate(path) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("cyconv evaluate: ") and str(path) in err and err.count("\n") == 1
+
+
+def test_offline_it_says_why_it_takes_the_digits(model, monkeypatch, capsys):
+    def offline(directory=None):
+        raise errors.DownloadError("no mirror has sent it")
+
+    monkeypatch.setattr(datasets, "load_mnist", offline)
+    assert main(["evaluate", model, "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["dataset"] == "digits"
+    assert "no mirror has sent it" in err and "these are the small digits" in err
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--data", "."], "--data is a folder of MNIST"),
+        (["--threads", "0"], "--threads: must be a whole number of at least 1"),
+        (["--dataset", "letters"], "--dataset: invalid choice"),
+        (["other"], "unrecognized arguments: other"),
+    ],
+)
+def test_wrong_arguments_exit_with_2(options, text, model, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        evaluate(model, *options)
+    assert stopped.value.code == 2 and text in capsys.readouterr().err
+
+
+def test_help_fits_a_screen(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 30 and "examples:" in lines
