@@ -25,12 +25,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from compare_naive import integers
-from harness import interleave, print_row
-from roofline import BATCH, SGEMM_OPERATIONS, about, on_threads, require, sgemm_task, step_task
+from roofline import BATCH, about, on_threads, require
 
 import cyconv
+from cyconv import measure
 from cyconv.layers import Conv2D
+from cyconv.timing import interleave, print_row
 
 LAYER = 1  # of the convolutions: 11x11x4, 8 filters of 6x6
 SECONDS = 0.1  # of a turn, unless one call takes longer
@@ -129,25 +129,23 @@ def ladder(loops, threads):
 
 def layer_tasks(rungs):
     """Return (name, threads, task) for the layer by each rung, checked, and its operations."""
-    layer = [each for each in cyconv.presets.exercise().layers if isinstance(each, Conv2D)][LAYER]
-    rng = np.random.default_rng(0)
-    shapes = (BATCH, *layer.input_shape), *(p.shape for p in layer.parameters.values())
-    x, w, b = (integers(rng, shape) for shape in shapes)
-    dy = integers(rng, (BATCH, *layer.output_shape))
+    layer = measure.convolutions(cyconv.presets.exercise())[LAYER]
+    integers = partial(measure.integers, np.random.default_rng(0))
+    x, w, b, dy = measure.draw(layer, BATCH, integers)
     named, results = [], []
     for rung in rungs:
         task = partial(rung.conv2d, x, w, b, layer.stride)
         named.append((rung.name, rung.threads, task))
         results.append((task(), *rung.conv2d_backward(dy, x, w, layer.stride)))
         np.testing.assert_equal(results[-1], results[0])
-    return named, operations(layer)
+    return named, layer.operations
 
 
 def step_tasks(rungs):
     """Return the training step by each rung and by the whole network, as `layer_tasks` does."""
     places = [(rung.name, rung.threads, network(rung)) for rung in rungs]
     places.append(("7 the whole network per block", rungs[-1].threads, cyconv.presets.exercise()))
-    named = [(name, n, step_task(net)) for name, n, net in places]
+    named = [(name, n, measure.step_task(net, BATCH)) for name, n, net in places]
     losses = [task() for _, _, task in named]
     np.testing.assert_allclose(losses, losses[0], rtol=1e-5)
     first, *others = (net for _, _, net in places)
@@ -155,8 +153,7 @@ def step_tasks(rungs):
         for name, expected in first.gradients().items():
             bound = TOLERANCE * np.abs(expected).max()
             np.testing.assert_allclose(net.gradients()[name], expected, rtol=0, atol=bound)
-    convs = [layer for layer in first.layers if isinstance(layer, Conv2D)]
-    return named, 3 * sum(map(operations, convs)) - operations(convs[0])  # no dx of the first
+    return named, measure.step_operations(first)
 
 
 def network(rung):
@@ -167,11 +164,6 @@ def network(rung):
         for layer in preset.layers
     ]
     return cyconv.Network(layers, preset.input_shape)
-
-
-def operations(layer):
-    """Return the floating-point operations of one pass of a convolution on one image."""
-    return 2 * layer.geometry.OH * layer.geometry.OW * layer.parameters["weight"].size
 
 
 def print_table(title, tasks, work, seconds, limits):
@@ -228,12 +220,12 @@ def main():
         "training step of the exercise network": step_tasks(rungs),
     }
     limits = dict.fromkeys(rung.threads for rung in rungs)
-    runs = [on_threads(n, sgemm_task(n)) for n in limits]
+    runs = [on_threads(n, measure.sgemm_task(n)) for n in limits]
     runs += [on_threads(n, task) for tasks, _ in questions.values() for _, n, task in tasks]
     times = interleave(runs, options.turns, SECONDS)
     fastest, seconds = times.min(axis=0), iter(np.median(times, axis=0) / BATCH)
     for n, best, _ in zip(limits, fastest, seconds, strict=False):
-        limits[n] = n * SGEMM_OPERATIONS / best / 1e9
+        limits[n] = n * measure.SGEMM_OPERATIONS / best / 1e9
     print(about(rungs[-1].threads))
     print("limit: " + ", ".join(f"{limit:.0f} GFLOP/s on {n}" for n, limit in limits.items()))
     panels = {

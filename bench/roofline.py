@@ -23,21 +23,16 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-import threadpoolctl
-from compare_naive import integers
-from harness import interleave, print_row, seconds_each
 
 import cyconv
-from cyconv._core import SIMD
-from cyconv.layers import Conv2D
+from cyconv import measure
+from cyconv.measure import SGEMM_OPERATIONS, Convolution, integers, sgemm_task
+from cyconv.timing import interleave, print_row
 
 BATCH = 512
 PRESETS = {"exercise": cyconv.presets.exercise, "wide": cyconv.presets.wide}
 SECONDS = 0.01  # of a turn, unless one call takes longer: short ones find a quiet moment
-SGEMM = 1536  # extent of the square matrices of a large sgemm
-SGEMM_OPERATIONS = 2 * SGEMM**3
 COPY = 2**25  # numbers of the large copy: larger than any cache
-STILL = 1e-7  # learning rate of timed steps: many on one batch must not fit it
 HEAD = "layer", "pass", "MFLOP", "MB", "FLOP/byte", "ceiling", "ms", "GFLOP/s", "share"
 WIDTHS = 30, 8, 7, 6, 9, 10, 7, 7, 5
 MARKERS = {"forward": "o", "dweight": "s", "dx": "^", "backward": "D"}
@@ -67,13 +62,13 @@ def passes(net):
         x, dy = (integers(rng, (BATCH, *s)) for s in (layer.input_shape, layer.output_shape))
         w, b = layer.parameters.values()
         w[...], b[...] = integers(rng, w.shape), integers(rng, b.shape)
-        make = _conv_passes if isinstance(layer, Conv2D) else _linear_passes
+        make = _linear_passes if w.ndim == 2 else _conv_passes
         found += make(layer, x, w, b, dy)
     return found
 
 
 def _conv_passes(layer, x, w, b, dy):
-    KH, KW, C, F = w.shape
+    KH, KW, _, F = w.shape
     window = layer.stride, layer.padding
     forward = partial(cyconv.conv2d, x, w, b, *window)
     backward = partial(cyconv.conv2d_backward, dy, x, w, *window)
@@ -81,8 +76,8 @@ def _conv_passes(layer, x, w, b, dy):
     y, dcols, dw, db = _products(cols, w.reshape(-1, F), b, dy.reshape(-1, F))
     dx = cyconv.naive.col2im(dcols, x.shape, (KH, KW), *window)
     _assert_equal([forward(), *backward()], [y, dx, dw, db])
-    name = f"conv {layer.index}: {x.shape[1]}x{x.shape[2]}x{C}, {KH}x{KW}x{F}"
-    work = 2 * cols.size * F, 4 * (x.size + w.size + b.size + dy.size)
+    name, operations = _name_and_operations(layer)
+    work = operations, 4 * (x.size + w.size + b.size + dy.size)
     found = [
         Pass(name, "forward", *work, forward),
         Pass(name, "dweight", *work, partial(backward, need_dx=False)),
@@ -99,14 +94,18 @@ def _linear_passes(layer, x, w, b, dy):
         return layer.backward(dy)
 
     _assert_equal([forward(), both(), *layer.gradients.values()], _products(x, w, b, dy))
-    name = f"linear {layer.index}: {w.shape[0]} to {w.shape[1]}"
+    name, operations = _name_and_operations(layer)
     least = 4 * (x.size + w.size + b.size + dy.size)
     return [
-        Pass(name, "forward", 2 * BATCH * w.size, least, forward),
-        Pass(
-            name, "backward", 4 * BATCH * w.size, least + 4 * (x.size + w.size), both, beyond=True
-        ),
+        Pass(name, "forward", operations, least, forward),
+        Pass(name, "backward", 2 * operations, least + 4 * (x.size + w.size), both, beyond=True),
     ]
+
+
+def _name_and_operations(layer):
+    """Return a layer's name, and the operations of a pass over the batch."""
+    sizes = Convolution.of(layer)
+    return f"{sizes.name}: {sizes.sizes}", BATCH * sizes.operations
 
 
 def _products(cols, w, b, dy):
@@ -119,23 +118,6 @@ def _assert_equal(results, expected):
         np.testing.assert_array_equal(a, b.reshape(a.shape))
 
 
-def step_task(net):
-    """Return the task of a network's training step, its loss checked."""
-    rng = np.random.default_rng(0)
-    x, labels = rng.random((BATCH, 28, 28, 1), np.float32), rng.integers(0, 10, BATCH)
-    expected = -np.log(net.forward(x)[np.arange(BATCH), labels]).mean()
-    task = partial(net.train_step, x, labels, cyconv.Adam(STILL))
-    np.testing.assert_allclose(task(), expected, rtol=1e-5)
-    return task
-
-
-def sgemm_task(threads):
-    """Return the task of a large product on every thread."""
-    a = np.ones((SGEMM, SGEMM), np.float32)
-    results, pool = [np.empty_like(a) for _ in range(threads)], ThreadPoolExecutor(threads)
-    return lambda: list(pool.map(partial(np.matmul, a, a), results))
-
-
 def copy_task(threads):
     """Return the task of a large copy, its parts divided among the threads."""
     arrays, pool = (np.zeros(COPY, np.float32), np.ones(COPY, np.float32)), ThreadPoolExecutor()
@@ -145,20 +127,12 @@ def copy_task(threads):
 
 def on_threads(threads, task):
     """Return `run(iterations)` of a task with so many threads of cyconv; each calls BLAS."""
-
-    def run(iterations):
-        cyconv.set_num_threads(threads)
-        with threadpoolctl.threadpool_limits(1, user_api="blas"):
-            return seconds_each(task, iterations)
-
-    return run
+    return measure.one_blas_thread_each(measure.on_threads(threads, task))
 
 
 def about(threads) -> str:
-    """Return what the numbers depend on: threads, vector units, the processor of BLAS."""
-    blas = {each.get("architecture") for each in threadpoolctl.threadpool_info()} - {None}
-    kernels = f"cyconv for {SIMD}, BLAS for {' and '.join(sorted(blas))}"
-    return f"batch {BATCH}, float32, {threads} threads; {kernels}"
+    """Return what the numbers depend on."""
+    return f"batch {BATCH}, {measure.about(threads)}"
 
 
 def require(module, extra) -> None:
@@ -215,7 +189,7 @@ def main():
     presets = {preset: passes(make()) for preset, make in PRESETS.items()}
     rows = [each for found in presets.values() for each in found]
     tasks = [sgemm_task(threads), copy_task(threads)]
-    tasks += [step_task(make()) for make in PRESETS.values()]
+    tasks += [measure.step_task(make(), BATCH) for make in PRESETS.values()]
     tasks += [each.task for each in rows]
     runs = [on_threads(threads, task) for task in tasks]
     best = interleave(runs, options.turns, SECONDS).min(axis=0)

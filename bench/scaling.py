@@ -15,9 +15,10 @@ import argparse
 from functools import partial
 
 import numpy as np
-from harness import interleave, print_row, seconds_each
 
 import cyconv
+from cyconv.measure import STILL, on_threads
+from cyconv.timing import interleave, print_row
 
 BATCHES = {"exercise": 8192, "wide": 1024}  # the largest; the others are halves of it
 LAYERS = {"16 -> 16": (16, 16), "32 -> 64": (32, 64)}  # channels of 3x3 filters, padding 1
@@ -25,15 +26,8 @@ SIDES = {28: 64, 56: 16, 112: 4, 224: 1}  # images in a batch: the work is the s
 CLIFF = 1.25
 LEAST_BATCH = 64  # that must be without a cliff
 QUICK_BATCH = 512  # the largest with --quick
-STILL = 1e-7  # learning rate: thousands of steps on one batch must not fit it
 WISH = 1.85  # speed-up of two threads, exercise at batch 512
 WIDTHS = 24, 10, 7, 10, 7, 9
-
-
-def run(threads, task, iterations):
-    """Return the seconds of a call on so many threads."""
-    cyconv.set_num_threads(threads)
-    return seconds_each(task, iterations)
 
 
 def measure(tasks, options):
@@ -43,7 +37,7 @@ def measure(tasks, options):
     -------
     ndarray of shape (turns, len(tasks), 2)
     """
-    runs = [partial(run, n, task) for task in tasks for n in (1, options.threads)]
+    runs = [on_threads(n, task) for task in tasks for n in (1, options.threads)]
     times = interleave(runs, options.turns, options.seconds)
     return times.reshape(options.turns, len(tasks), 2)
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import argparse
 
 import numpy as np
-from harness import interleave, print_row, seconds_each
 
 import cyconv
 from cyconv import functional, plan
+from cyconv.measure import STILL
+from cyconv.timing import interleave, print_row, seconds_each
 
-STILL = 1e-7  # learning rate of timed steps: many on one batch must not fit it
 WIDTHS = 34, 9, 9, 9, 9, 9, 9
 BLOCKS = (1, 2, 4, 8, 16, 32)
 TILES = (32, 64, 128, 256, 512, 1024)

@@ -96,6 +96,15 @@ def load_mnist(directory: str | os.PathLike[str] | None = None) -> tuple[Split, 
     return (x_train, y_train), (x_test, y_test)
 
 
+def find_mnist() -> Path | None:
+    """Return the folder that `load_mnist` reads, or None if it would have to download."""
+    paths = _from_environment()
+    if paths:
+        return paths[0].parent
+    directory = _cache_directory()
+    return None if _lacking(directory) else directory
+
+
 def _search(directory: Path) -> list[Path]:
     """Return the path of each file in a folder, under any of the names it goes by."""
     found = [_spelling(directory, file.name) for file in FILES]
@@ -132,13 +141,14 @@ def _from_environment() -> list[Path] | None:
 def _from_cache() -> list[Path]:
     """Return the paths of the published files, after downloading what is missing or damaged."""
     directory = _cache_directory()
+    download(MIRRORS, _lacking(directory), directory)
+    return [directory / f"{file.name}.gz" for file in FILES]
+
+
+def _lacking(directory: Path) -> dict[str, str]:
+    """Return the hashes of the published files that are missing or damaged in a folder."""
     hashes = {f"{file.name}.gz": file.sha256 for file in FILES}
-    download(
-        MIRRORS,
-        {name: sha256 for name, sha256 in hashes.items() if _sha256(directory / name) != sha256},
-        directory,
-    )
-    return [directory / name for name in hashes]
+    return {name: sha256 for name, sha256 in hashes.items() if _sha256(directory / name) != sha256}
 
 
 def _cache_directory() -> Path:

@@ -1,4 +1,4 @@
-"""cyconv train and cyconv info as a person runs them."""
+"""cyconv train as a person runs it."""
 
 import json
 import re
@@ -83,10 +83,3 @@ def test_offline_auto_says_why_and_takes_the_digits(monkeypatch, capsys):
     assert "no mirror has sent it" in out and "trains on the small digits" in out
     assert main(["train", "--epochs", "1", "--dataset", "mnist"]) == 1
     assert "no mirror has sent it" in capsys.readouterr().err
-
-
-def test_info_names_what_decides_speed(capsys):
-    assert main(["info"]) == 0
-    rows = dict(line.split(None, 1) for line in capsys.readouterr().out.splitlines())
-    assert rows["cyconv"] == __version__
-    assert {"BLAS", "OpenMP", "SIMD", "threads"} <= rows.keys()

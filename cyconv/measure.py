@@ -1,0 +1,209 @@
+"""What is measured, and what it is held against: the work of layers, naive loops, a large sgemm."""
+
+from __future__ import annotations
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import threadpoolctl
+
+from cyconv import naive
+from cyconv._core import SIMD
+from cyconv.geometry import Geometry, Padding, Pair, resolve, shortest
+from cyconv.optimizers import Adam
+from cyconv.threads import set_num_threads
+from cyconv.timing import seconds_each
+
+SGEMM = 1536  # extent of the square matrices of a large sgemm
+SGEMM_OPERATIONS = 2 * SGEMM**3
+STILL = 1e-7  # learning rate of timed steps: thousands on one batch must not fit it
+NAIVE_SECONDS = 0.03  # of one call of each naive pass: all calls together take half a second
+
+
+class Convolution(NamedTuple):
+    """The sizes of a layer with weights; a linear layer is a convolution over one pixel.
+
+    Attributes
+    ----------
+    image : tuple of int
+        (H, W, C) of one image.
+    filters : tuple of int
+        (KH, KW, C, F).
+    stride, padding
+        As in `cyconv.conv2d`.
+    name : str
+        Kind and place in the network, "conv 0".
+    """
+
+    image: tuple[int, int, int]
+    filters: tuple[int, int, int, int]
+    stride: Pair = 1
+    padding: Padding = 0
+    name: str = ""
+
+    @classmethod
+    def of(cls, layer) -> Convolution:
+        """Return the sizes of a Conv2D or a Linear that belongs to a network."""
+        shape = layer.parameters["weight"].shape
+        if len(shape) == 2:
+            return cls((1, 1, shape[0]), (1, 1, *shape), name=f"linear {layer.index}")
+        return cls(layer.input_shape, shape, layer.stride, layer.padding, f"conv {layer.index}")
+
+    @property
+    def geometry(self) -> Geometry:
+        """Input, output and window; its errors are those of `cyconv.conv2d`."""
+        return resolve(self.image, self.filters[:2], self.stride, self.padding, "conv2d")
+
+    @property
+    def operations(self) -> int:
+        """Floating-point operations of one pass over one image."""
+        return 2 * self.geometry.OH * self.geometry.OW * math.prod(self.filters)
+
+    @property
+    def sizes(self) -> str:
+        """Images and filters as they are read: "28x28x1, 8x8x4"; of a linear layer "64 to 10"."""
+        (H, W, C), (KH, KW, _, F) = self.image, self.filters
+        return f"{C} to {F}" if H == W == KH == KW == 1 else f"{H}x{W}x{C}, {KH}x{KW}x{F}"
+
+    def __str__(self) -> str:
+        stride, padding = shortest(self.stride), shortest(self.padding)
+        parts = (
+            f"{self.name}: " if self.name else "",
+            self.sizes,
+            f" stride {stride}" if stride != 1 else "",
+            f" pad {padding}" if padding != 0 else "",
+        )
+        return "".join(parts)
+
+
+def convolutions(net) -> list[Convolution]:
+    """Return the sizes of the layers with weights."""
+    return [Convolution.of(layer) for layer in net.layers if layer.parameters]
+
+
+def forward_operations(net) -> int:
+    """Return the floating-point operations of the products and convolutions on one image."""
+    return sum(each.operations for each in convolutions(net))
+
+
+def step_operations(net) -> int:
+    """Return those of a training step: forward, dweight, and dx but for the first layer."""
+    return 3 * forward_operations(net) - convolutions(net)[0].operations
+
+
+def integers(rng, shape) -> np.ndarray:
+    """Return small integers in float32, whose products add up without rounding."""
+    return rng.integers(-4, 5, shape).astype(np.float32)
+
+
+def relative_bound(K):
+    """Return the bound on the error of a float32 sum of K products, over that of their sizes.
+
+    ``|error| <= relative_bound(K) * sum(|a||b|)``: K roundings at worst, and the square root of
+    that in practice (N. J. Higham, T. Mary, "A new approach to probabilistic rounding error
+    analysis", 2019).
+    """
+    return 2.0**-24 * np.minimum(K + 2, 4 * np.sqrt(K + 2))
+
+
+def draw(convolution, images: int, random) -> tuple:
+    """Return x, weight, bias and dy of a convolution, each made by `random(shape)`."""
+    geometry, F = convolution.geometry, convolution.filters[3]
+    shapes = (
+        (images, *convolution.image),
+        convolution.filters,
+        (F,),
+        (images, geometry.OH, geometry.OW, F),
+    )
+    return tuple(random(shape) for shape in shapes)
+
+
+def passes(package, convolution, x, weight, bias, dy) -> dict:
+    """Return the two passes as tasks, by the functions of `package`: cyconv or cyconv.naive."""
+    window = convolution.stride, convolution.padding
+    return {
+        "forward": lambda: (package.conv2d(x, weight, bias, *window),),
+        "backward": lambda: package.conv2d_backward(dy, x, weight, *window),
+    }
+
+
+def naive_images(convolution, batch: int) -> int:
+    """Return for how many images, at most `batch`, the naive loops take NAIVE_SECONDS."""
+    one = draw(convolution, 1, partial(integers, np.random.default_rng(0)))
+    tasks = passes(naive, convolution, *one).values()
+    seconds = sum(seconds_each(task, 1) for task in tasks)
+    return max(1, min(batch, round(NAIVE_SECONDS / seconds)))
+
+
+def step_task(net, batch: int):
+    """Return the task of a network's training step on one batch.
+
+    Raises
+    ------
+    ArithmeticError
+        If its loss is not what the layers give one after the other.
+    """
+    x, labels = _images(net, batch)
+    expected = -np.log(net.forward(x)[np.arange(batch), labels]).mean()
+    task = partial(net.train_step, x, labels, Adam(STILL))
+    if not np.isclose(loss := task(), expected, rtol=1e-5):
+        raise ArithmeticError(f"Network.train_step: the loss is {loss}, by layers {expected}")
+    return task
+
+
+def predict_task(net, batch: int):
+    """Return the task of predicting one batch.
+
+    Raises
+    ------
+    ArithmeticError
+        If a label is not the most probable class, as the layers one after the other have it.
+    """
+    x, _ = _images(net, batch)
+    probabilities = net.forward(x)
+    task = partial(net.predict, x)
+    if not np.allclose(probabilities[np.arange(batch), task()], probabilities.max(axis=1), 1e-5):
+        raise ArithmeticError("Network.predict: a label is not the most probable class by layers")
+    return task
+
+
+def _images(net, batch):
+    rng = np.random.default_rng(0)
+    return rng.random((batch, *net.input_shape), np.float32), rng.integers(0, net.classes, batch)
+
+
+def on_threads(threads: int, task):
+    """Return `run(iterations)` of a task with so many threads of cyconv."""
+
+    def run(iterations):
+        set_num_threads(threads)
+        return seconds_each(task, iterations)
+
+    return run
+
+
+def one_blas_thread_each(run):
+    """Return `run` with one thread of BLAS for each thread that calls it."""
+
+    def limited(iterations):
+        with threadpoolctl.threadpool_limits(1, user_api="blas"):
+            return run(iterations)
+
+    return limited
+
+
+def sgemm_task(threads: int):
+    """Return the task of a large product on every thread, for `one_blas_thread_each`."""
+    a = np.ones((SGEMM, SGEMM), np.float32)
+    results, pool = [np.empty_like(a) for _ in range(threads)], ThreadPoolExecutor(threads)
+    return lambda: list(pool.map(partial(np.matmul, a, a), results))
+
+
+def about(threads: int) -> str:
+    """Return what the numbers depend on: threads, vector units, the processor of BLAS."""
+    blas = {each.get("architecture") for each in threadpoolctl.threadpool_info()} - {None}
+    kernels = f"cyconv for {SIMD}, BLAS for {' and '.join(sorted(blas))}"
+    return f"float32, {threads} thread{'s' * (threads > 1)}; {kernels}"
