@@ -15,6 +15,31 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import cyconv
 
+NIGHTLY = bool(os.environ.get("CYCONV_NIGHTLY"))  # set by python -m tests.nightly
+_figures = []
+
+
+@pytest.fixture
+def count():
+    """Return f(usual, nightly), which returns one of the two."""
+    return lambda usual, nightly: nightly if NIGHTLY else usual
+
+
+@pytest.fixture
+def figure():
+    """Return f(name, value), which adds a row to the table at the end of the run."""
+    return lambda name, value: _figures.append((name, value))
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Print what the tests have counted and measured."""
+    if _figures:
+        terminalreporter.section("figures")
+        width = max(len(name) for name, _ in _figures)
+        for name, value in _figures:
+            value = f"{value:,}" if isinstance(value, int) else value
+            terminalreporter.write_line(f"{name:<{width}}  {value}")
+
 
 @pytest.fixture(autouse=True)
 def same_threads():

@@ -95,7 +95,7 @@ def relative_error_bound(net, images):
     return total
 
 
-@pytest.mark.parametrize("images", (1, 37))
+@pytest.mark.parametrize("images", (1, 37, 300))
 def test_a_training_step_is_forward_backward_and_adam(name, images):
     net = network(name)
     x, labels = batch(net, images)

@@ -1,6 +1,7 @@
 """What `import cyconv` gives, and how long it takes."""
 
 import ast
+import functools
 import importlib.metadata
 import inspect
 import pathlib
@@ -74,6 +75,11 @@ NETWORK = {
 }
 
 
+def named(name):
+    """Return what a dotted name stands for in the package."""
+    return functools.reduce(getattr, name.split("."), cyconv)
+
+
 def parameters(callable_):
     """Return (name, default) of each parameter, self left out."""
     return [
@@ -85,11 +91,8 @@ def parameters(callable_):
 
 @pytest.mark.parametrize("name", CONTRACT)
 def test_signatures_are_those_of_the_contract(name):
-    target = cyconv
-    for part in name.split("."):
-        target = getattr(target, part)
     promised = parameters(eval(f"lambda {CONTRACT[name]}: None"))
-    given = parameters(target)
+    given = parameters(named(name))
     assert [each for each, _ in given[: len(promised)]] == [each for each, _ in promised]
     for (each, default), (_, expected) in zip(given, promised, strict=False):
         if expected is not inspect.Parameter.empty:
@@ -103,6 +106,13 @@ def test_methods_are_those_of_the_contract(name):
     assert [each for each, _ in parameters(method)] == [
         each.strip() for each in NETWORK[name].split(",") if each
     ]
+
+
+@pytest.mark.parametrize("name", [*CONTRACT, *(f"Network.{name}" for name in [*NETWORK, "fit"])])
+def test_every_argument_has_a_type(name):
+    given = inspect.signature(named(name)).parameters.values()
+    untyped = [each.name for each in given if each.annotation is inspect.Parameter.empty]
+    assert set(untyped) <= {"self"}
 
 
 @pytest.mark.parametrize("name", ("im2col", "col2im", "conv2d", "conv2d_backward"))
