@@ -10,17 +10,35 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
+OPTIMIZED = [
+    # No -ffast-math: the last two change no result, they let a select be vectorised.
+    "-O3",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    # The kernels are small functions that call each other with numbers: all of them must be
+    # inlined, so that loops over these numbers unroll and tiles stay in registers.
+    "-DCYTHON_INLINE=__inline__ __attribute__((always_inline))",
+]
+# What CYCONV_BUILD can ask for, and gcc's flags. "annotate" is for a look at the kernels: annotated
+# C in build/annotate, and line numbers in the modules; "debug" checks the indices of arrays.
+BUILDS = {
+    "release": [*OPTIMIZED, "-g0"],
+    "annotate": [*OPTIMIZED, "-g"],
+    "debug": ["-O1", "-g"],
+}
+BUILD = os.environ.get("CYCONV_BUILD", "release")
+if BUILD not in BUILDS:
+    sys.exit(f"cyconv: CYCONV_BUILD must be one of {', '.join(BUILDS)}, got {BUILD!r}")
+BUILD_DIR = Path("build", BUILD)  # of the generated C, which depends on the directives
+
 DIRECTIVES = {
     "language_level": "3",
-    "boundscheck": False,
+    "boundscheck": BUILD == "debug",
     "wraparound": False,
     "cdivision": True,
-    "initializedcheck": False,
+    "initializedcheck": BUILD == "debug",
     "embedsignature": False,
 }
-
-# For a look at the kernels: annotated C in build/cython, and line numbers in the modules.
-ANNOTATE = bool(os.environ.get("CYCONV_ANNOTATE"))
 
 PROBE = """
 #include <omp.h>
@@ -57,8 +75,9 @@ def openmp_flags(compiler):
                 objects = compiler.compile(
                     [str(source)], output_dir=folder, extra_postargs=compile_flags
                 )
-                compiler.link_executable(
-                    objects, str(Path(folder, "probe")), extra_postargs=link_flags
+                # As the modules are linked: an executable would be linked without LDFLAGS.
+                compiler.link_shared_object(
+                    objects, str(Path(folder, "probe.so")), extra_postargs=link_flags
                 )
                 return compile_flags, link_flags
             except Exception:
@@ -78,13 +97,7 @@ class BuildExt(build_ext):
         if not compile_flags:
             print(NO_OPENMP, file=sys.stderr)
         if self.compiler.compiler_type != "msvc":
-            # No -ffast-math: these two change no result, they let a select be vectorised.
-            compile_flags = [*compile_flags, "-O3", "-fno-math-errno", "-fno-trapping-math"]
-            # The kernels are small functions that call each other with numbers: all of them must
-            # be inlined, so that loops over these numbers unroll and tiles stay in registers.
-            compile_flags.append("-DCYTHON_INLINE=__inline__ __attribute__((always_inline))")
-            if not ANNOTATE:
-                compile_flags.append("-g0")
+            compile_flags = [*compile_flags, *BUILDS[BUILD]]
         for extension in self.extensions:
             extension.extra_compile_args += compile_flags
             extension.extra_link_args += link_flags
@@ -123,12 +136,12 @@ def extensions():
     built = cythonize(
         plain,
         compiler_directives=DIRECTIVES,
-        build_dir="build/cython",
-        annotate=ANNOTATE,
+        build_dir=str(BUILD_DIR),
+        annotate=BUILD == "annotate",
     )
     for level, flags in LEVELS.items() if has_levels() else ():
         for name in KERNELS:
-            source = Path("build/cython/cyconv/_core", f"{name}.c")
+            source = Path(BUILD_DIR, "cyconv", "_core", f"{name}.c")
             copy = source.with_name(f"{name}_{level}.c")
             text = source.read_text(encoding="utf-8")
             copy.write_text(

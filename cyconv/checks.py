@@ -7,6 +7,7 @@ shape that a kernel can take, so that in a kernel nothing can fail.
 from __future__ import annotations
 
 import math
+import numbers
 import os
 import sys
 
@@ -148,6 +149,16 @@ def finite(x, who: str) -> None:
         return
     bad = ~np.isfinite(x.reshape(len(x), -1)).all(axis=1)
     raise ValueError(f"{who}: x must be finite, got NaN or infinity in image {bad.argmax()}")
+
+
+def number(value, who: str, name: str) -> float:
+    """Return `value` as a finite float of at least 0, or raise TypeError or ValueError."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{who}: {name} must be a number, got {value!r}")
+    result = float(value)
+    if not 0 <= result < math.inf:
+        raise ValueError(f"{who}: {name} must be finite and at least 0, got {value!r}")
+    return result
 
 
 def optimizer(value, who: str) -> None:

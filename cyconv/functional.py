@@ -7,11 +7,14 @@ is the NHWC output. float32 is the fast path; float64 works everywhere.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
 
 from cyconv import checks
 from cyconv._core import conv, elementwise
-from cyconv.geometry import Geometry, integer, resolve
+from cyconv.geometry import Geometry, Padding, Pair, integer, resolve
 from cyconv.threads import get_num_threads, one_blas_thread
 
 # Bytes of columns that one tile makes at once: they should stay in the second-level cache, beside
@@ -21,7 +24,7 @@ TILE_BYTES = 512 * 1024
 LANES = 16
 
 
-def im2col(x, kernel_size, stride=1, padding=0) -> np.ndarray:
+def im2col(x: ArrayLike, kernel_size: Pair, stride: Pair = 1, padding: Padding = 0) -> np.ndarray:
     """Return the patches under every output pixel as the rows of a matrix.
 
     ``cols[(n, oh, ow), (kh, kw, c)] = x[n, oh*sh - ph + kh, ow*sw - pw + kw, c]``, zero outside
@@ -54,7 +57,13 @@ def im2col(x, kernel_size, stride=1, padding=0) -> np.ndarray:
     return cols
 
 
-def col2im(cols, input_shape, kernel_size, stride=1, padding=0) -> np.ndarray:
+def col2im(
+    cols: ArrayLike,
+    input_shape: tuple[int, int, int, int],
+    kernel_size: Pair,
+    stride: Pair = 1,
+    padding: Padding = 0,
+) -> np.ndarray:
     """Add every element of a column matrix to the pixel that im2col copies it from.
 
     The exact adjoint of `im2col`: ``<im2col(x), cols> == <x, col2im(cols)>`` (the course's slide
@@ -84,7 +93,13 @@ def col2im(cols, input_shape, kernel_size, stride=1, padding=0) -> np.ndarray:
     return x
 
 
-def conv2d(x, weight, bias=None, stride=1, padding=0) -> np.ndarray:
+def conv2d(
+    x: ArrayLike,
+    weight: ArrayLike,
+    bias: ArrayLike | None = None,
+    stride: Pair = 1,
+    padding: Padding = 0,
+) -> np.ndarray:
     """Convolve a batch of images with a set of filters.
 
     ``y[n, oh, ow, f] = bias[f] + sum over kh, kw, c of x[n, oh*sh - ph + kh, ow*sw - pw + kw, c]
@@ -120,7 +135,14 @@ def conv2d(x, weight, bias=None, stride=1, padding=0) -> np.ndarray:
     return y
 
 
-def conv2d_backward(dy, x, weight, stride=1, padding=0, need_dx=True):
+def conv2d_backward(
+    dy: ArrayLike,
+    x: ArrayLike,
+    weight: ArrayLike,
+    stride: Pair = 1,
+    padding: Padding = 0,
+    need_dx: bool = True,
+) -> tuple[np.ndarray | Any, np.ndarray, np.ndarray]:  # Any: dx is None on request only
     """Return the gradients of a convolution with respect to its input and parameters.
 
     ``dweight = colsᵀ · dy``, ``dbias`` = column sums of ``dy``, ``dx = col2im(dy · weightᵀ)`` (the
@@ -177,27 +199,38 @@ def tile_rows(geometry: Geometry, rows: int, itemsize: int, room: int | None = N
     return max(1, min(rows, (room or TILE_BYTES) // (geometry.OW * geometry.taps * itemsize)))
 
 
-def scratch_columns(geometry: Geometry, tile: int, threads: int, dtype, who: str) -> np.ndarray:
+def scratch_columns(
+    geometry: Geometry, tile: int, threads: int, dtype: DTypeLike, who: str
+) -> np.ndarray:
     """Return room for the columns of one tile of output rows for each thread."""
     checks.blas_extent(tile * geometry.OW, who, "the number of pixels in one output row")
     size = tile * geometry.OW * geometry.taps
     return checks.aligned(threads, size, dtype, who, "columns")
 
 
-def check_im2col(x, kernel_size, stride, padding, who: str):
+def check_im2col(
+    x: ArrayLike, kernel_size: Pair, stride: Pair, padding: Padding, who: str
+) -> tuple[np.ndarray, Geometry]:
     """Return (x, geometry) of a call of im2col, or raise."""
     x = checks.array(x, who, "x", ("N", "H", "W", "C"))
     checks.not_empty(x, who, "x")
     return x, resolve(x.shape[1:], kernel_size, stride, padding, who)
 
 
-def empty_columns(x, geometry: Geometry, who: str) -> np.ndarray:
+def empty_columns(x: np.ndarray, geometry: Geometry, who: str) -> np.ndarray:
     """Return an uninitialised column matrix for the images `x`."""
     shape = (len(x) * geometry.OH * geometry.OW, geometry.taps)
     return checks.allocate(shape, x.dtype, who, "cols")
 
 
-def check_col2im(cols, input_shape, kernel_size, stride, padding, who: str):
+def check_col2im(
+    cols: ArrayLike,
+    input_shape: tuple[int, ...],
+    kernel_size: Pair,
+    stride: Pair,
+    padding: Padding,
+    who: str,
+) -> tuple[np.ndarray, Geometry, tuple[int, ...]]:
     """Return (cols, geometry, input shape) of a call of col2im, or raise."""
     if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 4:
         raise ValueError(f"{who}: input_shape must be (N, H, W, C), got {input_shape!r}")
@@ -211,7 +244,14 @@ def check_col2im(cols, input_shape, kernel_size, stride, padding, who: str):
     return cols, geometry, shape
 
 
-def check_conv2d(x, weight, bias, stride, padding, who: str):
+def check_conv2d(
+    x: ArrayLike,
+    weight: ArrayLike,
+    bias: ArrayLike | None,
+    stride: Pair,
+    padding: Padding,
+    who: str,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, Geometry]:
     """Return (x, weight, bias, geometry) of a call of conv2d, or raise."""
     x = checks.array(x, who, "x", ("N", "H", "W", "C"))
     weight = checks.array(weight, who, "weight", ("KH", "KW", x.shape[3], "F"))
@@ -230,7 +270,9 @@ def check_conv2d(x, weight, bias, stride, padding, who: str):
     return x, weight, bias, geometry
 
 
-def check_conv2d_backward(dy, x, weight, stride, padding, who: str):
+def check_conv2d_backward(
+    dy: ArrayLike, x: ArrayLike, weight: ArrayLike, stride: Pair, padding: Padding, who: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, Geometry]:
     """Return (dy, x, weight, geometry) of a call of conv2d_backward, or raise."""
     x, weight, _, geometry = check_conv2d(x, weight, None, stride, padding, who)
     dy = checks.array(dy, who, "dy", (len(x), geometry.OH, geometry.OW, weight.shape[3]))

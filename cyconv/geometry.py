@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import operator
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 LIMIT = 2**62  # of every extent: a position in the padded image fits into 64 bits
+Pair = int | tuple[int, int]
+AxisPadding = Pair | Literal["valid", "same"]
+Padding = AxisPadding | tuple[tuple[int, int], tuple[int, int]]
 _AXES = ("height", "width")
 _LINES = {"height": "rows", "width": "columns", "size": "elements"}
 
@@ -99,7 +102,7 @@ def padding_pairs(padding, who: str):
     return (y, y), (x, x)
 
 
-def conv_output_size(size, kernel, stride=1, padding=0) -> int:
+def conv_output_size(size: int, kernel: int, stride: int = 1, padding: AxisPadding = 0) -> int:
     """Return the number of outputs of a convolution along one axis.
 
     ``(size - kernel + before + after) / stride + 1``, which must be an integer (the course's
@@ -142,7 +145,9 @@ def axis_padding(padding, who: str):
     return pair(padding, who, "padding", 0)
 
 
-def resolve(input_shape, kernel_size, stride, padding, who: str) -> Geometry:
+def resolve(
+    input_shape: tuple[int, ...], kernel_size: Pair, stride: Pair, padding: Padding, who: str
+) -> Geometry:
     """Return the geometry of a window sliding over images of shape (H, W, C).
 
     Parameters

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
+Initializer = Callable[[tuple[int, ...], np.random.Generator], np.ndarray]
 
-def zeros(shape, rng: np.random.Generator) -> np.ndarray:
+
+def zeros(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     """Return zeros of the given shape."""
     return np.zeros(shape)
 
 
-def xavier_uniform(shape, rng: np.random.Generator) -> np.ndarray:
+def xavier_uniform(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     """Return values drawn uniformly from [-a, a] with ``a = sqrt(6 / (fan_in + fan_out))``.
 
     Glorot & Bengio 2010, equation 16. The last two axes are input and output features; those

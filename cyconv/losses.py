@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from cyconv import checks
 from cyconv._core import elementwise
 from cyconv.threads import get_num_threads
 
 
-def cross_entropy(logits, labels):
+def cross_entropy(logits: ArrayLike, labels: ArrayLike) -> tuple[float, np.ndarray]:
     """Return the mean cross-entropy of softmax(logits), and its gradient.
 
     ``loss = mean over n of log(sum_j exp(logits[n, j])) - logits[n, labels[n]]``, shifted by the

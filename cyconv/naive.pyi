@@ -3,24 +3,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-Array = np.ndarray[Any, Any]
+from cyconv.geometry import Padding, Pair
 
-def im2col(x: ArrayLike, kernel_size: Any, stride: Any = 1, padding: Any = 0) -> Array: ...
+def im2col(
+    x: ArrayLike, kernel_size: Pair, stride: Pair = 1, padding: Padding = 0
+) -> np.ndarray: ...
 def col2im(
-    cols: ArrayLike, input_shape: Any, kernel_size: Any, stride: Any = 1, padding: Any = 0
-) -> Array: ...
+    cols: ArrayLike,
+    input_shape: tuple[int, int, int, int],
+    kernel_size: Pair,
+    stride: Pair = 1,
+    padding: Padding = 0,
+) -> np.ndarray: ...
 def conv2d(
     x: ArrayLike,
     weight: ArrayLike,
     bias: ArrayLike | None = None,
-    stride: Any = 1,
-    padding: Any = 0,
-) -> Array: ...
+    stride: Pair = 1,
+    padding: Padding = 0,
+) -> np.ndarray: ...
 def conv2d_backward(
     dy: ArrayLike,
     x: ArrayLike,
     weight: ArrayLike,
-    stride: Any = 1,
-    padding: Any = 0,
+    stride: Pair = 1,
+    padding: Padding = 0,
     need_dx: bool = True,
-) -> tuple[Array | None, Array, Array]: ...
+) -> tuple[np.ndarray | Any, np.ndarray, np.ndarray]: ...

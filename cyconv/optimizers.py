@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import math
-import numbers
+from typing import Protocol
 
 import numpy as np
 
 from cyconv._core import elementwise
-from cyconv.checks import FLOATS, shape_text
+from cyconv.checks import FLOATS, number, shape_text
 from cyconv.threads import get_num_threads
+
+
+class Optimizer(Protocol):
+    """What a training step asks of an optimizer."""
+
+    def step(self, parameters: np.ndarray, gradients: np.ndarray, /) -> object:
+        """Move the flat array `parameters` against `gradients`, in place."""
 
 
 class Adam:
@@ -33,18 +39,25 @@ class Adam:
         If an argument is no number or out of range.
     """
 
-    def __init__(self, learning_rate=1e-3, betas=(0.9, 0.999), eps=1e-8):
+    def __init__(
+        self,
+        learning_rate: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+    ) -> None:
         if not isinstance(betas, (tuple, list)) or len(betas) != 2:
             raise ValueError(f"Adam: betas must be a pair of numbers, got {betas!r}")
-        self.learning_rate = _number(learning_rate, "learning_rate")
-        self.betas = (_number(betas[0], "betas[0]"), _number(betas[1], "betas[1]"))
-        self.eps = _number(eps, "eps")
+        self.learning_rate = number(learning_rate, "Adam", "learning_rate")
+        self.betas = (number(betas[0], "Adam", "betas[0]"), number(betas[1], "Adam", "betas[1]"))
+        self.eps = number(eps, "Adam", "eps")
         if max(self.betas) >= 1:
             raise ValueError(f"Adam: betas must be below 1, got {betas!r}")
         if self.eps == 0:
             raise ValueError("Adam: eps must be more than 0, got 0")
         self.t = 0
-        self._arena = self.m = self.v = None
+        self._arena: np.ndarray | None = None
+        self.m: np.ndarray | None = None
+        self.v: np.ndarray | None = None
 
     def step(self, parameters: np.ndarray, gradients: np.ndarray) -> None:
         """Move the flat array `parameters` against `gradients`, in place.
@@ -96,12 +109,3 @@ def _flat(array, name: str, like) -> None:
             f"Adam.step: {name} must be flat, contiguous and of shape ({like.size},), "
             f"got {shape_text(array.shape)}"
         )
-
-
-def _number(value, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"Adam: {name} must be a number, got {value!r}")
-    number = float(value)
-    if not 0 <= number < math.inf:
-        raise ValueError(f"Adam: {name} must be finite and at least 0, got {value!r}")
-    return number

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from numpy.typing import DTypeLike
+
 from cyconv.layers import Conv2D, Flatten, LeakyReLU, Linear, Softmax
 from cyconv.network import Network
 
 
-def exercise(seed=0, dtype="float32") -> Network:
+def exercise(seed: int = 0, dtype: DTypeLike = "float32") -> Network:
     """Return the course's network: four convolutions, 4,934 parameters."""
     layers = [
         Conv2D(4, 8, stride=2),
@@ -22,7 +24,7 @@ def exercise(seed=0, dtype="float32") -> Network:
     return Network(layers, input_shape=(28, 28, 1), seed=seed, dtype=dtype)
 
 
-def wide(seed=0, dtype="float32") -> Network:
+def wide(seed: int = 0, dtype: DTypeLike = "float32") -> Network:
     """Return two wide convolutions and two linear layers, 3.3 million parameters."""
     layers = [
         Conv2D(32, 6, stride=2, padding=2),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import threadpoolctl
 
@@ -97,13 +98,13 @@ class _OneBlasThread:
     one restores it. Other BLAS libraries in the process, NumPy's or PyTorch's, are left alone.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._inside = 0
-        self._libraries = None
+        self._libraries: list[Any] | None = None
         self._before: list[int] = []
 
-    def __enter__(self):
+    def __enter__(self) -> None:
         with self._lock:
             if self._libraries is None:
                 self._libraries = scipy_blas()
@@ -112,14 +113,14 @@ class _OneBlasThread:
                 self._before = [library.get_num_threads() for library in self._libraries]
                 self._set([1] * len(self._libraries))
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         with self._lock:
             self._inside -= 1
             if self._inside == 0:
                 self._set(self._before)
 
     def _set(self, counts) -> None:
-        for library, before, count in zip(self._libraries, self._before, counts, strict=True):
+        for library, before, count in zip(self._libraries or (), self._before, counts, strict=True):
             if before != 1:
                 # threadpoolctl obeys one Python thread only, until it is told to forget it.
                 forget = getattr(library, "clear_controlling_thread", lambda force: None)

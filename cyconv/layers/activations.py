@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-import numbers
+from typing import Any
 
 import numpy as np
 
 from cyconv._core import elementwise, stage
+from cyconv.checks import number
 from cyconv.layers.base import Layer
 from cyconv.threads import get_num_threads
 
@@ -26,17 +27,11 @@ class LeakyReLU(Layer):
         If `negative_slope` is no finite number of at least 0.
     """
 
-    def __init__(self, negative_slope=0.1):
-        if isinstance(negative_slope, bool) or not isinstance(negative_slope, numbers.Real):
-            raise TypeError(f"LeakyReLU: negative_slope must be a number, got {negative_slope!r}")
-        if not 0 <= negative_slope < math.inf:
-            raise ValueError(
-                f"LeakyReLU: negative_slope must be finite and at least 0, got {negative_slope!r}"
-            )
-        self.negative_slope = float(negative_slope)
+    def __init__(self, negative_slope: float = 0.1) -> None:
+        self.negative_slope = number(negative_slope, "LeakyReLU", "negative_slope")
         self.config = {"negative_slope": self.negative_slope}
 
-    def forward(self, x):
+    def forward(self, x: np.ndarray) -> np.ndarray:
         x = self.enter(x)
         y = np.empty_like(x)
         if x.size:
@@ -46,7 +41,7 @@ class LeakyReLU(Layer):
         self.save(x)
         return y
 
-    def backward(self, dy):
+    def backward(self, dy: np.ndarray) -> np.ndarray:
         dy, x = self.saved(dy)
         dx = np.empty_like(x)
         if x.size:
@@ -59,7 +54,7 @@ class LeakyReLU(Layer):
             )
         return dx
 
-    def operations(self, arena, first):
+    def operations(self, arena: np.ndarray, first: int) -> tuple[Any, ...]:
         return (stage.LeakyReLU(math.prod(self.input_shape), self.negative_slope),)
 
 
@@ -71,7 +66,7 @@ class Softmax(Layer):
     with respect to the logits is softmax minus one-hot.
     """
 
-    def forward(self, x):
+    def forward(self, x: np.ndarray) -> np.ndarray:
         x = self.enter(x)
         y = np.empty_like(x)
         if x.size:
@@ -80,7 +75,7 @@ class Softmax(Layer):
         self.save(y)
         return y
 
-    def backward(self, dy):
+    def backward(self, dy: np.ndarray) -> np.ndarray:
         dy, y = self.saved(dy)
         dx = np.empty_like(y)
         if y.size:
@@ -90,5 +85,5 @@ class Softmax(Layer):
             )
         return dx
 
-    def operations(self, arena, first):
+    def operations(self, arena: np.ndarray, first: int) -> tuple[Any, ...]:
         return (stage.Softmax(math.prod(self.input_shape), self.input_shape[-1]),)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
 
 from cyconv import checks
+from cyconv.initializers import Initializer
 
 
 class Layer:
@@ -31,36 +35,36 @@ class Layer:
     index : int or None
         Position in the network.
     input_shape, output_shape : tuple of int
-        Shapes of one sample, without the batch; None before the layer is built.
+        Shapes of one sample, without the batch; empty before the layer is built.
     parameters, gradients : dict of str to ndarray
         Views of the network's arenas. `backward` overwrites the gradients.
     """
 
     index: int | None = None
-    input_shape: tuple[int, ...] | None = None
-    output_shape: tuple[int, ...] | None = None
+    input_shape: tuple[int, ...] = ()
+    output_shape: tuple[int, ...] = ()
     parameters: dict[str, np.ndarray] = {}  # noqa: RUF012 - replaced, never changed in place
     gradients: dict[str, np.ndarray] = {}  # noqa: RUF012
     config: dict[str, object] = {}  # noqa: RUF012
-    _declared: dict[str, tuple] | None = None
+    _declared: dict[str, tuple[tuple[int, ...], Initializer]] | None = None
     _saved: tuple[np.ndarray, ...] | None = None
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Declare the parameters for samples of `input_shape` and return the output's shape.
 
         The default has no parameters and keeps the shape.
         """
         return input_shape
 
-    def forward(self, x):
+    def forward(self, x: np.ndarray) -> np.ndarray:
         """Return the layer's output for a batch `x` of shape (N, *input_shape)."""
         raise TypeError(f"{self.who}: a layer must define forward(self, x)")
 
-    def backward(self, dy):
+    def backward(self, dy: np.ndarray) -> np.ndarray:
         """Write the gradients of the parameters and return that of the input."""
         raise TypeError(f"{self.who}: a layer must define backward(self, dy)")
 
-    def operations(self, arena, first):
+    def operations(self, arena: np.ndarray, first: int) -> Sequence[Any] | None:
         """Return the compiled operations that do the layer's work, or None if it has none.
 
         Parameters
@@ -72,7 +76,7 @@ class Layer:
         """
         return None
 
-    def declare(self, name: str, shape, initializer) -> None:
+    def declare(self, name: str, shape: Sequence[int], initializer: Initializer) -> None:
         """Declare a parameter; to be called in `build`."""
         if self._declared is None:
             raise RuntimeError(f"{self.who}: parameters are declared in build(self, input_shape)")
@@ -94,7 +98,7 @@ class Layer:
         """Number of parameters."""
         return sum(map(math.prod, self.parameter_shapes.values()))
 
-    def setup(self, input_shape, index: int | None = None) -> None:
+    def setup(self, input_shape: Sequence[int], index: int | None = None) -> None:
         """Build the layer for samples of `input_shape`; it can be done once."""
         if self._declared is not None:
             raise ValueError(f"{self.who}: this layer is part of a network already; make a new one")
@@ -110,7 +114,8 @@ class Layer:
 
     def reset(self) -> None:
         """Undo `setup`: the layer belongs to no network again."""
-        self.index = self._declared = self.input_shape = self.output_shape = None
+        self.index = self._declared = None
+        self.input_shape = self.output_shape = ()
 
     def bind(self, parameters: np.ndarray, gradients: np.ndarray) -> None:
         """Take views of two flat arrays of `size` elements as parameters and gradients."""
@@ -126,10 +131,10 @@ class Layer:
         for name, (shape, initializer) in (self._declared or {}).items():
             self.parameters[name][...] = initializer(shape, rng)
 
-    def enter(self, x) -> np.ndarray:
+    def enter(self, x: ArrayLike) -> np.ndarray:
         """Return `x` checked, as `forward` needs it; a layer outside a network is built by it."""
         x = checks.array(x, self.who, "x")
-        if self.input_shape is None:
+        if self._declared is None:
             if x.ndim < 2:
                 raise ValueError(
                     f"{self.who}: x must have a batch axis and at least one more, "
@@ -139,26 +144,26 @@ class Layer:
             self.setup(x.shape[1:])
             self.bind(np.zeros(self.size, x.dtype), np.zeros(self.size, x.dtype))
             self.initialize(np.random.default_rng(0))
-        x = checks.array(x, self.who, "x", ("N", *(self.input_shape or ())))
+        x = checks.array(x, self.who, "x", ("N", *self.input_shape))
         return x.astype(np.result_type(x, *self.parameters.values()), copy=False)
 
-    def save(self, *values) -> None:
+    def save(self, *values: np.ndarray) -> None:
         """Keep what `backward` will need."""
         self._saved = values
 
-    def saved(self, dy, dtype_of: int = 0):
+    def saved(self, dy: ArrayLike, dtype_of: int = 0) -> tuple[np.ndarray, ...]:
         """Return dy checked against the output's shape, and what `save` kept, once."""
         if self._saved is None:
             raise RuntimeError(f"{self.who}: backward needs a forward before it, and only one each")
         values = self._saved
         like = values[dtype_of]
-        dy = checks.array(dy, self.who, "dy", (len(like), *(self.output_shape or ())))
+        dy = checks.array(dy, self.who, "dy", (len(like), *self.output_shape))
         if dy.dtype != like.dtype:
             raise TypeError(f"{self.who}: dy must be {like.dtype} as x is, got {dy.dtype}")
         self._saved = None
         return dy, *values
 
-    def parameter(self, name: str, dtype) -> np.ndarray:
+    def parameter(self, name: str, dtype: DTypeLike) -> np.ndarray:
         """Return a parameter in the element type of the computation."""
         return self.parameters[name].astype(dtype, copy=False)
 

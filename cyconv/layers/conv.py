@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+
 from cyconv import functional
 from cyconv._core import stage
 from cyconv.checks import blas_extent, representable, shape_text
-from cyconv.geometry import axis_padding, integer, padding_pairs, pair, resolve, shortest
+from cyconv.geometry import (
+    AxisPadding,
+    Padding,
+    Pair,
+    axis_padding,
+    integer,
+    padding_pairs,
+    pair,
+    resolve,
+    shortest,
+)
 from cyconv.initializers import xavier_uniform, zeros
 from cyconv.layers.base import Layer
 
@@ -30,7 +44,9 @@ class Conv2D(Layer):
         output size is not an integer.
     """
 
-    def __init__(self, out_channels, kernel_size, stride=1, padding=0):
+    def __init__(
+        self, out_channels: int, kernel_size: Pair, stride: Pair = 1, padding: Padding = 0
+    ) -> None:
         who = type(self).__name__
         self.out_channels = integer(out_channels, who, "out_channels", 1)
         self.kernel_size = pair(kernel_size, who, "kernel_size")
@@ -43,7 +59,7 @@ class Conv2D(Layer):
             "padding": shortest(self.padding),
         }
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         if len(input_shape) != 3:
             raise ValueError(
                 f"{self.who}: x must have shape (N, H, W, C), got {shape_text(('N', *input_shape))}"
@@ -61,7 +77,7 @@ class Conv2D(Layer):
         self.declare("weight", shape, xavier_uniform)
         self.declare("bias", (self.out_channels,), zeros)
 
-    def forward(self, x):
+    def forward(self, x: np.ndarray) -> np.ndarray:
         x = self.enter(x)
         self.save(x)
         y = functional.conv2d(
@@ -73,7 +89,7 @@ class Conv2D(Layer):
         )
         return y.reshape(len(x), *self.output_shape)
 
-    def backward(self, dy):
+    def backward(self, dy: np.ndarray) -> np.ndarray:
         dy, x = self.saved(dy)
         geometry = self.geometry
         dx, dweight, dbias = functional.conv2d_backward(
@@ -86,7 +102,7 @@ class Conv2D(Layer):
         self.gradients["weight"][...], self.gradients["bias"][...] = dweight, dbias
         return dx.reshape(x.shape)
 
-    def operations(self, arena, first):
+    def operations(self, arena: np.ndarray, first: int) -> tuple[Any, ...]:
         return (stage.Conv(self.geometry._asdict(), self.out_channels, arena, first),)
 
 
@@ -107,7 +123,9 @@ class Conv1D(Conv2D):
         As in `Conv2D`.
     """
 
-    def __init__(self, out_channels, kernel_size, stride=1, padding=0):
+    def __init__(
+        self, out_channels: int, kernel_size: int, stride: int = 1, padding: AxisPadding = 0
+    ) -> None:
         who = "Conv1D"
         kernel = integer(kernel_size, who, "kernel_size", 1)
         step = integer(stride, who, "stride", 1)
@@ -122,7 +140,7 @@ class Conv1D(Conv2D):
             "padding": shortest(pads),
         }
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         if len(input_shape) != 2:
             raise ValueError(
                 f"{self.who}: x must have shape (N, W, C), got {shape_text(('N', *input_shape))}"

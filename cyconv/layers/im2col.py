@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+
 from cyconv import functional
 from cyconv._core import stage
 from cyconv.checks import shape_text
-from cyconv.geometry import padding_pairs, pair, resolve, shortest
+from cyconv.geometry import Padding, Pair, padding_pairs, pair, resolve, shortest
 from cyconv.layers.base import Layer
 
 
@@ -21,7 +25,7 @@ class Im2Col(Layer):
         As in `Conv2D`.
     """
 
-    def __init__(self, kernel_size, stride=1, padding=0):
+    def __init__(self, kernel_size: Pair, stride: Pair = 1, padding: Padding = 0) -> None:
         self.kernel_size = pair(kernel_size, "Im2Col", "kernel_size")
         self.stride = pair(stride, "Im2Col", "stride")
         self.padding = padding_pairs(padding, "Im2Col")
@@ -31,7 +35,7 @@ class Im2Col(Layer):
             "padding": shortest(self.padding),
         }
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         if len(input_shape) != 3:
             raise ValueError(
                 f"{self.who}: x must have shape (N, H, W, C), got {shape_text(('N', *input_shape))}"
@@ -39,17 +43,17 @@ class Im2Col(Layer):
         self.geometry = resolve(input_shape, self.kernel_size, self.stride, self.padding, self.who)
         return self.geometry.OH, self.geometry.OW, self.geometry.taps
 
-    def forward(self, x):
+    def forward(self, x: np.ndarray) -> np.ndarray:
         x = self.enter(x)
         self.save(x)
         cols = functional.im2col(x, self.kernel_size, self.stride, self.padding)
         return cols.reshape(len(x), *self.output_shape)
 
-    def backward(self, dy):
+    def backward(self, dy: np.ndarray) -> np.ndarray:
         dy, x = self.saved(dy)
         return functional.col2im(
             dy.reshape(-1, self.geometry.taps), x.shape, self.kernel_size, self.stride, self.padding
         )
 
-    def operations(self, arena, first):
+    def operations(self, arena: np.ndarray, first: int) -> tuple[Any, ...]:
         return (stage.Im2Col(self.geometry._asdict()),)

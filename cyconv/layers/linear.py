@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from cyconv._core import linear, stage
@@ -26,11 +28,11 @@ class Linear(Layer):
         not flat.
     """
 
-    def __init__(self, out_features):
+    def __init__(self, out_features: int) -> None:
         self.out_features = integer(out_features, "Linear", "out_features", 1)
         self.config = {"out_features": self.out_features}
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         if len(input_shape) != 1:
             raise ValueError(
                 f"{self.who}: x must have shape (N, features), "
@@ -42,7 +44,7 @@ class Linear(Layer):
         self.declare("bias", (self.out_features,), zeros)
         return (self.out_features,)
 
-    def forward(self, x):
+    def forward(self, x: np.ndarray) -> np.ndarray:
         x = self.enter(x)
         self.save(x)
         blas_extent(len(x), self.who, "the batch")
@@ -60,7 +62,7 @@ class Linear(Layer):
                 )
         return y
 
-    def backward(self, dy):
+    def backward(self, dy: np.ndarray) -> np.ndarray:
         dy, x = self.saved(dy)
         weight, dx = self.parameter("weight", x.dtype), np.empty_like(x)
         dweight, dbias = np.zeros_like(weight), np.zeros(self.out_features, x.dtype)
@@ -72,7 +74,7 @@ class Linear(Layer):
         self.gradients["weight"][...], self.gradients["bias"][...] = dweight, dbias
         return dx
 
-    def operations(self, arena, first):
+    def operations(self, arena: np.ndarray, first: int) -> tuple[Any, ...]:
         # At one pixel a convolution is a linear layer.
         features = self.input_shape[0]
         geometry = Geometry(1, 1, features, 1, 1, 1, 1, 1, 1, 0, 0)
