@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from cyconv import __version__
-from cyconv.cli import bench, evaluate, export, info, train, verify
+from cyconv.cli import bench, evaluate, export, info, predict, train, verify
 
 
 def main(arguments=None) -> int:
@@ -19,7 +19,7 @@ def main(arguments=None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"cyconv {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    for module in (train, evaluate, export, verify, bench, info):
+    for module in (train, evaluate, predict, export, verify, bench, info):
         module.add(commands)
     args = parser.parse_args(arguments)
     try:

@@ -1,0 +1,84 @@
+"""cyconv predict: tell which digit a picture shows."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import warnings
+
+import numpy as np
+
+from cyconv import checks
+from cyconv.errors import DataFormatError
+from cyconv.images import read_digit
+from cyconv.network import Network
+
+EXAMPLE = """\
+examples:
+  cyconv train --preset wide --epochs 3 --out run    makes run/model.safetensors
+  cyconv predict run/model.safetensors three.png     your own digit
+  cyconv predict run/model.safetensors *.jpg --json  many, for a program
+"""
+
+
+def add(commands) -> None:
+    parser = commands.add_parser(
+        "predict",
+        help="tell which digit a picture shows",
+        description="Tell which digit a picture shows: the three most probable, with their "
+        "probabilities. Dark or light backgrounds, drawings, scans and photographs will do; each "
+        "digit is cut out and framed like those of MNIST, and a terminal shows the result.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("model", metavar="MODEL", help="file that cyconv train --out wrote")
+    parser.add_argument(
+        "images", metavar="IMAGE", nargs="+", help="PNG, JPEG, BMP or PGM file of one digit"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON document, with all probabilities"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args) -> int:
+    """Print what the network sees in each picture that can be read."""
+    network = Network.load(args.model)
+    if network.input_shape not in ((28, 28, 1), (28, 28)):
+        raise ValueError(
+            f"{args.model}: the model must take images of 28x28x1, it takes "
+            f"{checks.shape_text(network.input_shape)}; cyconv train --out run makes one that does"
+        )
+    kind = "digit" if network.classes == 10 else "class"
+    draws = sys.stdout.isatty() and sys.stdout.encoding.lower().startswith("utf")
+    records, failed = [], False
+    for path in args.images:
+        try:
+            with warnings.catch_warnings():  # what Pillow warns of is read, or an error below
+                warnings.simplefilter("ignore")
+                image = read_digit(path)
+        except (OSError, DataFormatError) as error:
+            print(f"cyconv predict: {error}", file=sys.stderr)
+            failed = True
+            continue
+        probabilities = network.predict_proba(image[np.newaxis])[0]
+        best = probabilities.argsort()[::-1]
+        if args.json:
+            found = {kind: int(best[0]), "probabilities": probabilities.tolist()}
+            records.append({"path": path, **found})
+            continue
+        if draws:
+            print(_drawing(image))
+        print(f"{path}: {kind} " + ", ".join(f"{k} ({probabilities[k]:.3f})" for k in best[:3]))
+    if args.json:
+        print(json.dumps(records, indent=2))
+    return int(failed)
+
+
+def _drawing(image: np.ndarray) -> str:
+    """Return an image in characters of two pixels each, without the empty lines around it."""
+    ink = (image > 100).astype(int)
+    lines = ["".join(" ▄▀█"[i] for i in row).rstrip() for row in 2 * ink[::2] + ink[1::2]]
+    return "\n".join(lines).strip("\n")
