@@ -1,10 +1,17 @@
-"""Networks on disk: safetensors, with the architecture in the header."""
+"""Networks and training runs on disk: safetensors, with the architecture in the header."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -13,77 +20,195 @@ import safetensors.numpy
 from cyconv import layers as layer_types
 from cyconv.errors import CheckpointError
 from cyconv.files import replacement
+from cyconv.geometry import integer
 from cyconv.network import Network
+from cyconv.optimizers import Adam
+from cyconv.training import History, KeepBest, Progress
 
-FORMAT = "cyconv network 1"
+NETWORK, TRAINING = "cyconv network 1", "cyconv training 1"
+# In the JSON inside the header's JSON; its own bytes count as zeros in it.
+DIGEST = re.compile(rb'\\"sha256\\": \\"([0-9a-f]{64})\\"')
+# What a file that is none of ours, or made to do harm, can let its readers raise.
+BAD = (
+    safetensors.SafetensorError, ValueError, KeyError, TypeError, AttributeError, IndexError,
+    RecursionError, MemoryError, OverflowError,
+)  # fmt: skip
 
 
-def save(network: Network, path) -> None:
+@dataclass
+class Training:
+    """A training run: all that decides how it goes on, but for the data.
+
+    Attributes
+    ----------
+    network : Network
+    optimizer : Adam
+    progress : Progress
+    best : KeepBest
+    settings : dict
+        Whatever else whoever runs it needs to know, as JSON can hold it.
+    """
+
+    network: Network
+    optimizer: Adam
+    progress: Progress = field(default_factory=Progress)
+    best: KeepBest = field(default_factory=KeepBest)
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def save(network: Network, path: str | PathLike[str]) -> None:
     """Write a network to `path`; see `Network.save`."""
-    tensors = {
-        # A view of the arena is contiguous; anything else safetensors would write scrambled.
-        name: np.ascontiguousarray(array)
-        for name, array in network.parameters().items()
+    _write(path, network.parameters(), {"format": NETWORK, **_architecture(network)})
+
+
+def load(path: str | PathLike[str]) -> Network:
+    """Return the network in the file `path`; see `Network.load`."""
+    tensors, header = _read(path, NETWORK)
+    with _judged(path):
+        return _network(header, tensors)
+
+
+def save_training(training: Training, path: str | PathLike[str]) -> None:
+    """Write a training run to `path`, from where `load_training` brings it back to the same bits.
+
+    The file replaces an older one only when it is complete.
+
+    Raises
+    ------
+    TypeError
+        If a layer is none of `cyconv.layers`.
+    OSError
+        If the file cannot be written.
+    """
+    adam, best = training.optimizer, training.best
+    flat = {"adam.m": adam.m, "adam.v": adam.v, "best": best.parameters}
+    header = {
+        "format": TRAINING,
+        **_architecture(training.network),
+        "adam": {"learning_rate": adam.learning_rate, "betas": adam.betas, "eps": adam.eps},
+        "t": adam.t,
+        "progress": asdict(training.progress),
+        "best": {"patience": best.patience, "epoch": best.epoch, "accuracy": best.accuracy},
+        "settings": training.settings,
     }
-    architecture = {
-        "format": FORMAT,
+    given = {name: array for name, array in flat.items() if array is not None}
+    _write(path, training.network.parameters() | given, header)
+
+
+def load_training(path: str | PathLike[str]) -> Training:
+    """Return the training run in the file `path`.
+
+    Raises
+    ------
+    cyconv.CheckpointError
+        If the file is damaged or is none of ours. No code in it is ever run.
+    OSError
+        If the file cannot be read.
+    """
+    tensors, header = _read(path, TRAINING)
+    with _judged(path):
+        flat = {name: tensors.pop(name, None) for name in ("adam.m", "adam.v", "best")}
+        network = _network(header, tensors)
+        like = network._parameters
+        for name, array in flat.items():
+            if array is not None and (array.shape, array.dtype) != (like.shape, like.dtype):
+                raise ValueError(f"{name} has the shape {array.shape}, not {like.shape}")
+        adam = Adam(**header["adam"])
+        adam.t = integer(header["t"], "Adam", "t", 0)
+        adam.m, adam.v = flat["adam.m"], flat["adam.v"]
+        if (adam.m is None) != (adam.t == 0) or (adam.v is None) != (adam.t == 0):
+            raise ValueError("Adam has taken steps without keeping means")
+        best = KeepBest(header["best"]["patience"])
+        best.epoch = integer(header["best"]["epoch"], "KeepBest", "epoch", 0)
+        best.accuracy = float(header["best"]["accuracy"])
+        best.parameters = flat["best"]
+        if not isinstance(header["settings"], dict):
+            raise ValueError("its settings are no mapping")
+        return Training(network, adam, _progress(**header["progress"]), best, header["settings"])
+
+
+def _progress(epoch, batch, loss, seconds, history) -> Progress:
+    """Return how far a run has come, each of its numbers checked."""
+    epoch, batch = integer(epoch, "progress", "epoch", 0), integer(batch, "progress", "batch", 0)
+    measured = {name: [float(number) for number in numbers] for name, numbers in history.items()}
+    if any(len(numbers) not in (0, epoch) for numbers in measured.values()):
+        raise ValueError(f"its history does not have {epoch} epochs")
+    if not (math.isfinite(loss) and math.isfinite(seconds)):
+        raise ValueError("its loss is not finite")
+    return Progress(epoch, batch, float(loss), float(seconds), History(**measured))
+
+
+def _architecture(network: Network) -> dict[str, Any]:
+    return {
         "input_shape": network.input_shape,
         "seed": network.seed,
         "dtype": str(network._parameters.dtype),
         "layers": [_describe(layer) for layer in network.layers],
     }
-    data = _encode(tensors, architecture)
+
+
+def _network(header: dict[str, Any], tensors: dict[str, np.ndarray]) -> Network:
+    """Return the network that a header describes, with its parameters."""
+    shape = tuple(header["input_shape"])
+    layers = [_make(description) for description in header["layers"]]
+    _check_shapes(layers, shape, header["dtype"], tensors)
+    network = Network(layers, shape, header["seed"], header["dtype"])
+    for name, target in network.parameters().items():
+        target[...] = tensors[name]
+    return network
+
+
+def _write(path, tensors: dict[str, np.ndarray], header: dict[str, Any]) -> None:
     with replacement(path) as file:
-        file.write(data)
+        file.write(_encode(tensors, header))
 
 
-def load(path) -> Network:
-    """Return the network in the file `path`; see `Network.load`."""
+def _encode(tensors: dict[str, np.ndarray], header) -> bytes:
+    """Return a file that holds the digest of all its bytes: the same bytes for the same content."""
+    # A view of the arena is contiguous; anything else safetensors would write scrambled.
+    whole = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    text = json.dumps({"header": header, "sha256": "0" * 64}, sort_keys=True)
+    data = safetensors.numpy.save(whole, {"cyconv": text})
+    (match,) = DIGEST.finditer(data)
+    digest = hashlib.sha256(data).hexdigest().encode()
+    return data[: match.start(1)] + digest + data[match.end(1) :]
+
+
+def _read(path, expected: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Return the tensors and the header of a file, its digest checked."""
     data = Path(path).read_bytes()
     try:
         tensors = safetensors.numpy.load(data)
-        architecture = _header(data)
-        # Written again, an undamaged file gives the same bytes; this finds a flip in any of them.
-        damaged = _encode(tensors, architecture) != data
-    except (safetensors.SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
+        length = 8 + int.from_bytes(data[:8], "little")
+        (match,) = DIGEST.finditer(data, 8, length)
+        digest = hashlib.sha256(data[: match.start(1)] + b"0" * 64)
+        digest.update(memoryview(data)[match.end(1) :])
+        damaged = digest.hexdigest().encode() != match[1]
+        header = json.loads(json.loads(data[8:length])["__metadata__"]["cyconv"])["header"]
+        kind = header["format"]
+    except BAD as error:
         raise CheckpointError(
             f"{path}: this is no complete safetensors file of cyconv ({error})"
         ) from None
     if damaged:
         raise CheckpointError(f"{path}: the file is damaged; its digest does not match its content")
+    if (kind, expected) == (TRAINING, NETWORK):
+        raise CheckpointError(
+            f"{path}: this is a training run, which cyconv train --resume continues; its best "
+            "network is in model.safetensors beside it"
+        )
+    if kind != expected:
+        raise CheckpointError(f"{path}: its format must be {expected!r}, got {kind!r:.60}")
+    return tensors, header
+
+
+@contextmanager
+def _judged(path) -> Iterator[None]:
+    """Turn what a bad description raises into a CheckpointError."""
     try:
-        shape = tuple(architecture["input_shape"])
-        layers = [_make(description) for description in architecture["layers"]]
-        _check_shapes(layers, shape, architecture["dtype"], tensors)
-        network = Network(layers, shape, architecture["seed"], architecture["dtype"])
-        for name, target in network.parameters().items():
-            target[...] = tensors[name]
-    except (KeyError, TypeError, ValueError, MemoryError, OverflowError) as error:
-        raise CheckpointError(f"{path}: the architecture in it is not valid: {error}") from None
-    return network
-
-
-def _encode(tensors, architecture) -> bytes:
-    """Return the file: the same bytes for the same content."""
-    text = json.dumps(architecture, sort_keys=True)
-    digest = hashlib.sha256(text.encode())
-    for name in sorted(tensors):
-        digest.update(f"{name} {tensors[name].dtype} {tensors[name].shape}".encode())
-        digest.update(tensors[name].tobytes())
-    header = json.dumps(
-        {"architecture": architecture, "sha256": digest.hexdigest()}, sort_keys=True
-    )
-    return safetensors.numpy.save(tensors, {"cyconv": header})
-
-
-def _header(data: bytes) -> dict:
-    """Return the architecture in a safetensors file that was parsed before."""
-    length = int.from_bytes(data[:8], "little")
-    metadata = json.loads(data[8 : 8 + length])["__metadata__"]
-    architecture = json.loads(metadata["cyconv"])["architecture"]
-    if architecture["format"] != FORMAT:
-        raise ValueError(f"its format is {architecture['format']!r}, not {FORMAT!r}")
-    return architecture
+        yield
+    except BAD as error:
+        raise CheckpointError(f"{path}: the description in it is not valid: {error}") from None
 
 
 def _check_shapes(layers, input_shape, dtype, tensors) -> None:
@@ -102,7 +227,7 @@ def _check_shapes(layers, input_shape, dtype, tensors) -> None:
         raise ValueError(f"its parameters are not all {dtype}")
 
 
-def _describe(layer) -> dict:
+def _describe(layer) -> dict[str, Any]:
     name = type(layer).__name__
     if getattr(layer_types, name, None) is not type(layer):
         raise TypeError(

@@ -20,7 +20,8 @@ from cyconv.optimizers import Optimizer
 from cyconv.plan import Plan, ends_with_softmax
 
 if TYPE_CHECKING:
-    from cyconv.training import Callback, History
+    from cyconv.schedules import Schedule
+    from cyconv.training import Callback, History, Progress
 
 CHUNK = 2048  # images that evaluate and predict take at once: memory does not grow with the data
 
@@ -313,6 +314,8 @@ class Network:
         shuffle: bool = True,
         seed: int = 0,
         callbacks: Sequence[Callback | Callable[[Network, int, History], object]] = (),
+        schedule: str | Schedule = "constant",
+        progress: Progress | None = None,
     ) -> History:
         """Train on a data set; see `cyconv.training.fit`, which this calls.
 
@@ -333,6 +336,8 @@ class Network:
             shuffle,
             seed,
             callbacks,
+            schedule,
+            progress,
         )
 
     def summary(self) -> str:

@@ -72,8 +72,11 @@ class Adam:
         _flat(parameters, "parameters", parameters)
         _flat(gradients, "gradients", parameters)
         if self._arena is None:
+            if self.m is None or self.v is None:  # those of a checkpoint are there
+                self.m, self.v = np.zeros_like(parameters), np.zeros_like(parameters)
+            _flat(self.m, "m", parameters)
+            _flat(self.v, "v", parameters)
             self._arena = parameters
-            self.m, self.v = np.zeros_like(parameters), np.zeros_like(parameters)
         elif self._arena is not parameters:
             raise RuntimeError("Adam: this optimizer belongs to another network; make a new one")
         self.t += 1

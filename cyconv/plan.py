@@ -139,7 +139,7 @@ class _Blocks:
         if keep:
             room["dy"] = np.empty_like(room["y"])
         if keep or lanes:
-            room["lanes"] = _array(min(blocks, LANES), self.gradients.size)
+            room["lanes"] = _array(min(blocks, LANES), max(1, self.gradients.size))
         if lanes:
             room["losses"] = np.empty(len(room["lanes"]))
         return room

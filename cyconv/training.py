@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from cyconv import checks
 from cyconv.geometry import integer
-from cyconv.optimizers import Adam
+from cyconv.optimizers import Adam, Optimizer
+from cyconv.schedules import Schedule, constant, find
+
+if TYPE_CHECKING:
+    from cyconv.network import Network
 
 
 @dataclass
@@ -32,30 +40,91 @@ class History:
     seconds: list[float] = field(default_factory=list)
 
 
-class Callback:
-    """What `fit` calls on its way; override what you need."""
+@dataclass
+class Progress:
+    """How far a training run has come: `fit` goes on from here, and keeps it up to date.
 
-    def on_epoch_begin(self, network, epoch: int, batches: int) -> None:
+    Attributes
+    ----------
+    epoch : int
+        Epochs that are finished.
+    batch : int
+        Steps that are done of the epoch after them.
+    loss, seconds : float
+        Sum of the losses of that epoch's images, and time of its steps, so far.
+    history : History
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    loss: float = 0.0
+    seconds: float = 0.0
+    history: History = field(default_factory=History)
+
+
+class Callback:
+    """What `fit` calls on its way; override what you need. A true result ends the training."""
+
+    def on_epoch_begin(self, network: Network, epoch: int, batches: int) -> None:
         """Before the first of `batches` steps of an epoch; epochs count from 1."""
 
-    def on_batch_end(self, network, batch: int, loss: float) -> None:
+    def on_batch_end(self, network: Network, batch: int, loss: float) -> object:
         """After a step; batches count from 1."""
 
-    def on_epoch_end(self, network, epoch: int, history: History):
-        """After validation; a true result ends the training."""
+    def on_epoch_end(self, network: Network, epoch: int, history: History) -> object:
+        """After validation."""
+
+
+class KeepBest(Callback):
+    """Keep the parameters of the epoch with the best validation accuracy.
+
+    Parameters
+    ----------
+    patience : int, optional
+        End the training after so many epochs without a better one.
+
+    Attributes
+    ----------
+    epoch : int
+        The best one; 0 before the first.
+    accuracy : float
+    parameters : ndarray or None
+        A copy of the flat array of all parameters.
+    """
+
+    def __init__(self, patience: int | None = None) -> None:
+        self.patience = None if patience is None else integer(patience, "KeepBest", "patience", 1)
+        self.epoch, self.accuracy = 0, -1.0
+        self.parameters: np.ndarray | None = None
+
+    def on_epoch_end(self, network: Network, epoch: int, history: History) -> bool:
+        """Compare the epoch with the best one."""
+        if not history.val_accuracy:
+            raise ValueError("KeepBest: fit must be given validation_data, got none")
+        if history.val_accuracy[-1] > self.accuracy:
+            self.epoch, self.accuracy = epoch, history.val_accuracy[-1]
+            self.parameters = network._parameters.copy()
+        return self.patience is not None and epoch - self.epoch >= self.patience
+
+    def restore(self, network: Network) -> None:
+        """Give a network the parameters of the best epoch, if there was one."""
+        if self.parameters is not None:
+            network._parameters[...] = self.parameters
 
 
 def fit(
-    network,
-    x,
-    labels,
-    epochs=5,
-    batch_size=64,
-    optimizer=None,
-    validation_data=None,
-    shuffle=True,
-    seed=0,
-    callbacks=(),
+    network: Network,
+    x: ArrayLike,
+    labels: ArrayLike,
+    epochs: int = 5,
+    batch_size: int = 64,
+    optimizer: Optimizer | None = None,
+    validation_data: tuple[ArrayLike, ArrayLike] | None = None,
+    shuffle: bool = True,
+    seed: int = 0,
+    callbacks: Sequence[Callback | Callable[[Network, int, History], object]] = (),
+    schedule: str | Schedule = "constant",
+    progress: Progress | None = None,
 ) -> History:
     """Train a network on a data set.
 
@@ -78,6 +147,11 @@ def fit(
     callbacks : sequence of Callback or callable
         A plain callable ``f(network, epoch, history)`` is called at the end of each epoch; a true
         result ends the training.
+    schedule : {"constant", "cosine", "onecycle"} or callable
+        ``f(step, steps)``, the part of the optimizer's learning rate that a step takes.
+    progress : Progress, optional
+        Where a run that was ended stood. With the network, the optimizer and all other arguments
+        as they were, the run goes on to the same bits as if it had not been ended.
 
     Returns
     -------
@@ -106,36 +180,58 @@ def fit(
         )
     optimizer = Adam() if optimizer is None else optimizer
     checks.optimizer(optimizer, who)
+    factor = find(schedule, who)
+    if factor is not constant and not hasattr(optimizer, "learning_rate"):
+        raise TypeError(f"{who}: schedule needs an optimizer with a learning_rate")
     if not isinstance(callbacks, (list, tuple)):
         raise TypeError(f"{who}: callbacks must be a list, got {callbacks!r}")
-    callbacks = [_as_callback(each) for each in callbacks]
+    called = [_as_callback(each) for each in callbacks]
+    progress = Progress() if progress is None else progress
+    history = progress.history
     batches = -(-len(x) // batch_size)
-    history = History()
-    for epoch in range(1, epochs + 1):
-        for callback in callbacks:
-            callback.on_epoch_begin(network, epoch, batches)
+    while progress.epoch < epochs:
+        epoch = progress.epoch + 1
+        for each in called:
+            each.on_epoch_begin(network, epoch, batches)
         order = np.arange(len(x))
         if shuffle:
             np.random.default_rng([seed, epoch]).shuffle(order)
-        total, seconds = 0.0, 0.0
-        for batch in range(batches):
+        for batch in range(progress.batch, batches):
             start = time.perf_counter()
             picked = order[batch * batch_size : (batch + 1) * batch_size]
-            place = f" at epoch {epoch}, step {batch + 1}"
-            loss = network._step(x[picked], labels[picked], optimizer, who, place)
-            seconds += time.perf_counter() - start
-            total += loss * len(picked)
-            for callback in callbacks:
-                callback.on_batch_end(network, batch + 1, loss)
-        history.loss.append(total / len(x))
-        history.seconds.append(seconds)
+            share = factor(progress.epoch * batches + batch, epochs * batches)
+            with _scaled(optimizer, share):
+                place = f" at epoch {epoch}, step {batch + 1}"
+                loss = network._step(x[picked], labels[picked], optimizer, who, place)
+            progress.batch = batch + 1
+            progress.loss += loss * len(picked)
+            progress.seconds += time.perf_counter() - start
+            if any([each.on_batch_end(network, batch + 1, loss) for each in called]):
+                return history
+        history.loss.append(progress.loss / len(x))
+        history.seconds.append(progress.seconds)
         if validation_data is not None:
             loss, accuracy = network.evaluate(*validation_data)
             history.val_loss.append(loss)
             history.val_accuracy.append(accuracy)
-        if any([callback.on_epoch_end(network, epoch, history) for callback in callbacks]):
+        progress.epoch, progress.batch, progress.loss, progress.seconds = epoch, 0, 0.0, 0.0
+        if any([each.on_epoch_end(network, epoch, history) for each in called]):
             break
     return history
+
+
+@contextmanager
+def _scaled(optimizer: Any, share: float) -> Iterator[None]:
+    """Give the optimizer a share of its learning rate for one step."""
+    if share == 1:
+        yield
+        return
+    rate = optimizer.learning_rate
+    optimizer.learning_rate = rate * share
+    try:
+        yield
+    finally:
+        optimizer.learning_rate = rate
 
 
 class _Called(Callback):

@@ -52,7 +52,7 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
         "--dataset",
         choices=("auto", "mnist", "digits"),
         default="auto",
-        help="auto: MNIST, or the small embedded digits (default: %(default)s)",
+        help="auto (default): MNIST, or the small embedded digits",
     )
     parser.add_argument(
         "--data",

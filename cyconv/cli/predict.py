@@ -14,6 +14,13 @@ from cyconv.errors import DataFormatError
 from cyconv.images import read_digit
 from cyconv.network import Network
 
+DESCRIPTION = """\
+Tell which digit a picture shows: the three most probable, with probabilities.
+
+Drawings, scans and photographs will do, on dark or light backgrounds. The digit
+is framed like those of MNIST; a terminal shows what the network then sees.
+"""
+
 EXAMPLE = """\
 examples:
   cyconv train --preset wide --epochs 3 --out run    makes run/model.safetensors
@@ -26,20 +33,21 @@ def add(commands) -> None:
     parser = commands.add_parser(
         "predict",
         help="tell which digit a picture shows",
-        description="Tell which digit a picture shows: the three most probable, with their "
-        "probabilities. Dark or light backgrounds, drawings, scans and photographs will do; each "
-        "digit is cut out and framed like those of MNIST, and a terminal shows the result.",
+        description=DESCRIPTION,
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("model", metavar="MODEL", help="file that cyconv train --out wrote")
     parser.add_argument(
-        "images", metavar="IMAGE", nargs="+", help="PNG, JPEG, BMP or PGM file of one digit"
+        "model", metavar="MODEL", help="a network that cyconv train or Network.save wrote"
     )
     parser.add_argument(
-        "--json", action="store_true", help="print one JSON document, with all probabilities"
+        "images",
+        metavar="IMAGE",
+        nargs="+",
+        help="PNG, JPEG, BMP or PGM file of one digit (extra image)",
     )
+    parser.add_argument("--json", action="store_true", help="print all probabilities as JSON")
     parser.set_defaults(run=run)
 
 
@@ -70,7 +78,7 @@ def run(args) -> int:
             records.append({"path": path, **found})
             continue
         if draws:
-            print(_drawing(image))
+            print(f"\n{_drawing(image)}\n")
         print(f"{path}: {kind} " + ", ".join(f"{k} ({probabilities[k]:.3f})" for k in best[:3]))
     if args.json:
         print(json.dumps(records, indent=2))

@@ -3,23 +3,62 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
+import signal
+import sys
+import threading
+import time
 from pathlib import Path
 
 from tqdm import tqdm
 
-from cyconv import __version__, datasets, presets
-from cyconv.cli.options import positive_number, thread_count, whole_number
+from cyconv import __version__, plots, presets
+from cyconv.checkpoint import Training, load_training, save_training
+from cyconv.cli.options import (
+    add_data_options,
+    add_thread_option,
+    load_data,
+    positive_number,
+    whole_number,
+)
+from cyconv.errors import CheckpointError
 from cyconv.files import replacement
+from cyconv.metrics import confusion_matrix
 from cyconv.optimizers import Adam
+from cyconv.schedules import SCHEDULES
 from cyconv.threads import get_num_threads, set_num_threads
-from cyconv.training import Callback
+from cyconv.training import Callback, KeepBest
 
+HELD_OUT = 12  # one training image in so many is held out to find the best epoch: 5,000 of MNIST
+SAVING = 0.02  # part of the time that saving takes at most, but for the first and the last time
+CHECKPOINT, MODEL, HISTORY = "checkpoint.safetensors", "model.safetensors", "history.json"
+DEFAULTS = {
+    "preset": "exercise",
+    "epochs": 20,
+    "batch_size": 64,
+    "learning_rate": 2e-3,
+    "schedule": "cosine",
+    "early_stop": None,
+    "seed": 0,
+    "dataset": "auto",
+    "out": None,
+}
+KEPT = {  # in a checkpoint, of these types
+    "preset": str,
+    "epochs": int,
+    "batch_size": int,
+    "schedule": str,
+    "seed": int,
+    "dataset": str,
+    "data_sha256": str,
+}
 EXAMPLE = """\
 examples:
-  cyconv train                                     MNIST if it can be had, else small digits
-  cyconv train --preset wide --epochs 3            the larger network
-  cyconv train --data ~/mnist --out run            your copy of MNIST; writes run/
+  cyconv train                              MNIST if it can be had, else small digits
+  cyconv train --preset wide --epochs 3     the larger network
+  cyconv train --out run                    keep it; Ctrl-C stops and saves
+  cyconv train --resume run                 go on, to the same bits
 """
 
 
@@ -34,114 +73,213 @@ def add(commands) -> None:
     )
     option = parser.add_argument
     option(
-        "--preset",
-        choices=("exercise", "wide"),
-        default="exercise",
-        help="4,934 parameters, or 3.3 million (default: %(default)s)",
+        "--preset", choices=("exercise", "wide"), help="4,934 parameters (default), or 3.3 million"
     )
+    option("--epochs", type=whole_number(1), metavar="N", help="default: 20")
+    option("--batch-size", type=whole_number(1), metavar="N", help="images in a step (default: 64)")
+    option("--learning-rate", type=positive_number, metavar="X", help="Adam's (default: 0.002)")
+    option("--schedule", choices=tuple(SCHEDULES), help="of the learning rate (default: cosine)")
     option(
-        "--epochs",
+        "--early-stop",
         type=whole_number(1),
-        default=20,
         metavar="N",
-        help="passes over the training images (default: %(default)s)",
+        help="stop after N epochs without a better validation accuracy",
     )
-    option(
-        "--batch-size",
-        type=whole_number(1),
-        default=64,
-        metavar="N",
-        help="images in a step (default: %(default)s)",
-    )
-    option(
-        "--learning-rate",
-        type=positive_number,
-        default=2e-3,
-        metavar="X",
-        help="Adam's step size (default: %(default)s)",
-    )
-    option(
-        "--seed",
-        type=whole_number(0),
-        default=0,
-        metavar="N",
-        help="decides weights and order of the images (default: %(default)s)",
-    )
-    option("--threads", type=thread_count, metavar="N", help="default: the cores that may be used")
-    option(
-        "--dataset",
-        choices=("auto", "mnist", "digits"),
-        default="auto",
-        help="auto: MNIST, or the small embedded digits (default: %(default)s)",
-    )
-    option(
-        "--data",
-        metavar="DIR",
-        help="folder with the four files of MNIST (default: $CYCONV_DATA, cache, download)",
-    )
-    option("--out", metavar="DIR", type=Path, help="folder for history.json and model.safetensors")
-    parser.set_defaults(run=run, parser=parser)
+    option("--seed", type=whole_number(0), metavar="N", help="weights and order (default: 0)")
+    add_thread_option(parser)
+    add_data_options(parser)
+    option("--out", metavar="DIR", type=Path, help="folder for checkpoint, model and pictures")
+    option("--resume", metavar="DIR", type=Path, help="go on with the run in that folder")
+    parser.set_defaults(run=run, dataset=None)
 
 
 def run(args) -> int:
     """Train as the arguments say, and print what a person wants to know."""
-    if args.data and args.dataset == "digits":
-        args.parser.error("--data is a folder of MNIST: it does not go with --dataset digits")
+    _check_options(args)
     if args.threads:
         set_num_threads(args.threads)
-    if args.out:
-        args.out.mkdir(parents=True, exist_ok=True)
-    data = datasets.load(args.dataset, args.data)
-    if data.note:
-        print(f"{data.note}\nMNIST is not to be had, so this trains on the small digits.\n")
+    training = _resumed(args) if args.resume else _new(args)
+    folder, settings, progress = args.resume or args.out, training.settings, training.progress
+    data = load_data(args)
+    settings["dataset"] = data.name
     x, labels = data.train
-    network = getattr(presets, args.preset)(seed=args.seed)
+    _check_data(args, settings, x, labels)
+    held = len(x) // HELD_OUT
     print(
-        f"cyconv {__version__}, {get_num_threads()} threads, {data.name}: "
-        f"{len(x):,} training and {len(data.test[0]):,} test images\n"
+        f"cyconv {__version__}, {get_num_threads()} threads, {data.name}: {len(x) - held:,} "
+        f"training, {held:,} validation and {len(data.test[0]):,} test images\n"
     )
-    print(network.summary() + "\n")
-    history = network.fit(
-        x,
-        labels,
-        args.epochs,
-        args.batch_size,
-        Adam(args.learning_rate),
-        validation_data=data.test,
-        seed=args.seed,
-        callbacks=[_Report(args.epochs, len(x))],
-    )
-    accuracy = history.val_accuracy[-1]
-    if args.out:
-        record = {
-            "cyconv": __version__,
-            "dataset": data.name,
-            **{
-                name: getattr(args, name)
-                for name in ("preset", "epochs", "batch_size", "learning_rate", "seed")
-            },
-            "threads": get_num_threads(),
-            "history": vars(history),
-            "test_accuracy": accuracy,
-        }
-        path = args.out / "history.json"
-        with replacement(path) as file:
-            file.write((json.dumps(record, indent=2) + "\n").encode())
-        network.save(args.out / "model.safetensors")
-        print(f"wrote {path} and {args.out / 'model.safetensors'}")
+    print(training.network.summary() + "\n")
+    if progress.epoch or progress.batch:
+        print(f"{folder} goes on after epoch {progress.epoch}, step {progress.batch}\n")
+    with _Interrupt() as interrupt:
+        report = _Report(training, folder, interrupt, len(x) - held)
+        if not _is_finished(training):
+            try:
+                training.network.fit(
+                    x[:-held],
+                    labels[:-held],
+                    settings["epochs"],
+                    settings["batch_size"],
+                    training.optimizer,
+                    validation_data=(x[-held:], labels[-held:]),
+                    seed=settings["seed"],
+                    callbacks=[training.best, report],
+                    schedule=settings["schedule"],
+                    progress=progress,
+                )
+            except FloatingPointError as error:
+                raise FloatingPointError(f"{error}{report.last()}") from None
+            finally:
+                report.close()
+        report.save()
+    if not _is_finished(training):
+        print(f"stopped after epoch {progress.epoch}, step {progress.batch}{report.last()}")
+        return 130
+    training.best.restore(training.network)
+    accuracy = training.network.evaluate(*data.test)[1]
+    if folder:
+        _record(training, folder, accuracy)
+        _draw(training, folder, *data.test)
+        print(f"\nthe best network is {folder / MODEL}; cyconv evaluate and predict take it")
+    best = training.best
+    print(f"\nbest epoch {best.epoch}: validation accuracy {best.accuracy:.4f}")
     print(f"test accuracy {accuracy:.4f}")
     return 0
 
 
-class _Report(Callback):
-    """A progress bar on a terminal, and one line for each epoch."""
+def _check_options(args) -> None:
+    """Refuse what does not go together, and fill in the defaults."""
+    if args.resume:
+        given = [name for name in DEFAULTS if getattr(args, name) is not None]
+        if given:
+            options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            args.parser.error(f"--resume goes on as the run began: leave out {options}")
+    for name, value in DEFAULTS.items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
 
-    def __init__(self, epochs: int, images: int):
-        self.epochs, self.images = epochs, images
+
+def _new(args) -> Training:
+    """Return a run at its beginning."""
+    if args.out:
+        args.out.mkdir(parents=True, exist_ok=True)
+        path = args.out / CHECKPOINT
+        if path.exists() and not _is_finished(load_training(path)):
+            raise FileExistsError(
+                f"{args.out} holds a run that is not finished: go on with --resume {args.out}, or "
+                "choose another folder"
+            )
+    return Training(
+        getattr(presets, args.preset)(seed=args.seed),
+        Adam(args.learning_rate),
+        best=KeepBest(args.early_stop),
+        settings={name: getattr(args, name) for name in KEPT if hasattr(args, name)},
+    )
+
+
+def _resumed(args) -> Training:
+    """Return the run in a folder, where it stood."""
+    path = args.resume / CHECKPOINT
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{args.resume} holds no run: there is no {CHECKPOINT} in it; cyconv train --out DIR "
+            "writes one"
+        )
+    training = load_training(path)
+    for name, kind in KEPT.items():
+        if not isinstance(training.settings.get(name), kind):
+            raise CheckpointError(f"{path}: this is no run of cyconv train: it has no {name}")
+    args.dataset = training.settings["dataset"]
+    return training
+
+
+def _check_data(args, settings, x, labels) -> None:
+    """Note which data a run is trained on, or raise ValueError if they are others now."""
+    if not (args.resume or args.out):
+        return
+    digest = hashlib.sha256(x)
+    digest.update(labels)
+    if settings.setdefault("data_sha256", digest.hexdigest()) != digest.hexdigest():
+        raise ValueError(f"{args.resume} was trained on other data; name their folder with --data")
+
+
+def _is_finished(training: Training) -> bool:
+    progress, best = training.progress, training.best
+    patient = best.patience is None or progress.epoch - best.epoch < best.patience
+    return progress.epoch >= training.settings["epochs"] or not patient
+
+
+def _record(training: Training, folder: Path, accuracy: float | None = None) -> None:
+    """Write the history."""
+    record = {
+        "cyconv": __version__,
+        **training.settings,
+        "learning_rate": training.optimizer.learning_rate,
+        "early_stop": training.best.patience,
+        "threads": get_num_threads(),
+        "history": vars(training.progress.history),
+        "best_epoch": training.best.epoch,
+        "test_accuracy": accuracy,
+    }
+    with replacement(folder / HISTORY) as file:
+        file.write((json.dumps(record, indent=2) + "\n").encode())
+
+
+def _draw(training: Training, folder: Path, x, labels) -> None:
+    """Draw the pictures, if matplotlib is there."""
+    network = training.network
+    probabilities = network.predict_proba(x)
+    matrix = confusion_matrix(labels, probabilities.argmax(axis=1), network.classes)
+    try:
+        plots.history(training.progress.history, folder / "history.png")
+        plots.filters(network, folder / "filters.png")
+        plots.confusion(matrix, folder / "confusion.png")
+        plots.mistakes(x, labels, probabilities, folder / "mistakes.png")
+    except ImportError as error:
+        print(f"\nno pictures: {error}")
+
+
+class _Interrupt:
+    """The first Ctrl-C is noted, the second one ends the program at once."""
+
+    def __init__(self) -> None:
+        self.noted = False
+
+    def __enter__(self) -> _Interrupt:
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(self, *_) -> None:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, self._before)
+
+    def _note(self, *_) -> None:
+        self.noted = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        print("\nstopping after this step; once more stops at once", file=sys.stderr)
+
+
+class _Report(Callback):
+    """A progress bar on a terminal, one line for each epoch, and the files of the run."""
+
+    def __init__(self, training, folder: Path | None, interrupt: _Interrupt, images: int) -> None:
+        self.training, self.folder, self.interrupt = training, folder, interrupt
+        self.images, self.epochs = images, training.settings["epochs"]
+        self.bar = None
+        self.saved = training.progress.epoch, training.progress.batch
+        self.saved_best = 0
+        self.due = 0.0  # when saving is worth its time again
+        self.headed = False
 
     def on_epoch_begin(self, network, epoch, batches):
+        if not self.headed:
+            print(f"{'epoch':>7}{'loss':>9}{'val loss':>10}{'val accuracy':>14}{'images/s':>11}")
+            self.headed = True
         self.bar = tqdm(
             total=batches,
+            initial=self.training.progress.batch,
             desc=f"epoch {epoch}/{self.epochs}",
             unit="step",
             leave=False,
@@ -152,13 +290,54 @@ class _Report(Callback):
 
     def on_batch_end(self, network, batch, loss):
         self.bar.update()
+        return self.interrupt.noted
 
     def on_epoch_end(self, network, epoch, history):
-        self.bar.close()
-        width = len(str(self.epochs))
+        self.close()
+        place, speed = f"{epoch}/{self.epochs}", self.images / history.seconds[-1]
         print(
-            f"epoch {epoch:{width}}/{self.epochs}   loss {history.loss[-1]:.4f}   "
-            f"test loss {history.val_loss[-1]:.4f}   test accuracy {history.val_accuracy[-1]:.4f}"
-            f"   {self.images / history.seconds[-1]:,.0f} images/s",
-            flush=True,
+            f"{place:>7}{history.loss[-1]:9.4f}{history.val_loss[-1]:10.4f}"
+            f"{history.val_accuracy[-1]:14.4f}{speed:11,.0f}",
+            end="",
+        )
+        if self.folder and (_is_finished(self.training) or time.perf_counter() >= self.due):
+            self.save()
+            print("  saved", end="")
+        print(flush=True)
+        return self.interrupt.noted
+
+    def close(self) -> None:
+        """Take the progress bar away."""
+        if self.bar:
+            self.bar.close()
+
+    def save(self) -> None:
+        """Write the run, its best network and its history, if there is anything new."""
+        progress, best, network = self.training.progress, self.training.best, self.training.network
+        now = (progress.epoch, progress.batch)
+        if not self.folder or now == self.saved:
+            return
+        start = time.perf_counter()
+        save_training(self.training, self.folder / CHECKPOINT)
+        if best.epoch > self.saved_best:
+            last = network._parameters.copy()
+            best.restore(network)
+            network.save(self.folder / MODEL)
+            network._parameters[...] = last
+            self.saved_best = best.epoch
+        _record(self.training, self.folder)
+        self.saved = now
+        end = time.perf_counter()
+        self.due = end + (end - start) / SAVING
+
+    def last(self) -> str:
+        """Return where the last checkpoint is, and what to do with it."""
+        if not self.folder:
+            return "; nothing was saved, as --out DIR does"
+        if self.saved == (0, 0):
+            return "; nothing was saved before"
+        epoch, step = self.saved
+        return (
+            f"; {self.folder / CHECKPOINT} holds epoch {epoch}, step {step}: go on with "
+            f"cyconv train --resume {self.folder}"
         )
