@@ -92,8 +92,11 @@ def _grey(path: str) -> np.ndarray:
             raise DataFormatError(
                 f"{path}: the picture has more than {MAX_PIXELS:,} pixels; make it smaller"
             ) from None
-        except MemoryError:
-            raise
+        except MemoryError:  # also of a small file, if a length in it is wrong
+            raise DataFormatError(
+                f"{path}: the picture takes more memory than there is, or is damaged; save it "
+                "again, smaller"
+            ) from None
         except Exception as error:  # Pillow tells of damage in a dozen ways
             raise DataFormatError(
                 f"{path}: the picture is damaged ({error}); save it again"
