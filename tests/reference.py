@@ -23,6 +23,12 @@ class Case(NamedTuple):
         return self.stride if isinstance(self.stride, tuple) else (self.stride, self.stride)
 
 
+NAMES = ("im2col", "col2im", "conv2d", "dx", "dweight", "dbias")  # what `everything` returns
+# 4 and 8 filters have kernels of their own; the others fill vectors, or half of one, or less.
+FILTERS = (*range(1, 21), 4, 8, 4, 8, 16, 32, 48, 64, 130)
+CHANNELS = (1, 2, 3, 4, 5, 8, 12, 16, 40)  # up to 1,000 taps: a sum in several parts
+
+
 def same_pads(size, kernel, stride):
     """Return TensorFlow's (before, after): just enough for ceil(size / stride) outputs."""
     total = max((math.ceil(size / stride) - 1) * stride + kernel - size, 0)
@@ -60,8 +66,9 @@ def random_case(rng):
                 for axis in range(2)
             )
         if min(sizes) > 0:
-            x_shape = (draw(1, 3), *sizes, draw(1, 4))
-            return Case(x_shape, draw(1, 5), kernel, stride, padding, pads, outputs)
+            N = draw(1, 3) if draw(0, 7) else draw(4, 40)
+            C, F = CHANNELS[draw(0, len(CHANNELS) - 1)], FILTERS[draw(0, len(FILTERS) - 1)]
+            return Case((N, *sizes, C), F, kernel, stride, padding, pads, outputs)
 
 
 def random_cases(count, seed=0):
@@ -70,9 +77,40 @@ def random_cases(count, seed=0):
     return [random_case(rng) for _ in range(count)]
 
 
+# Large enough for several tiles, blocks and lanes, with sums long enough to round.
+LARGE = [
+    Case((37, 28, 28, 1), 4, (8, 8), 2, 0, ((0, 0), (0, 0)), (11, 11)),
+    Case((5, 14, 14, 32), 64, (6, 6), 2, 2, ((2, 2), (2, 2)), (7, 7)),
+    Case((3, 30, 41, 5), 7, (3, 5), (1, 2), (1, 2), ((1, 1), (2, 2)), (30, 21)),
+    Case((9, 12, 13, 40), 24, (1, 1), 1, 0, ((0, 0), (0, 0)), (12, 13)),
+]
+
+
 def integers(rng, shape, dtype=np.float64):
     """Return small whole numbers: their sums of products are exact in float32."""
     return rng.integers(-4, 5, shape).astype(dtype)
+
+
+def arrays(case, rng, draw=integers, dtype=np.float64):
+    """Return (x, cols, weight, bias, dy) that fit a geometry."""
+    N, _, _, C = case.x_shape
+    pixels, taps = N * math.prod(case.outputs), math.prod(case.kernel) * C
+    shapes = (
+        case.x_shape, (pixels, taps), (*case.kernel, C, case.F), (case.F,),
+        (N, *case.outputs, case.F),
+    )  # fmt: skip
+    return [draw(rng, shape).astype(dtype) for shape in shapes]
+
+
+def everything(module, case, x, cols, weight, bias, dy):
+    """Return what the four functions of a module make of the arrays, in the order of NAMES."""
+    geometry = {"stride": case.stride, "padding": case.padding}
+    return (
+        module.im2col(x, case.kernel, **geometry),
+        module.col2im(cols, case.x_shape, case.kernel, **geometry),
+        module.conv2d(x, weight, bias, **geometry),
+        *module.conv2d_backward(dy, x, weight, **geometry),
+    )
 
 
 def windows(x, case):
@@ -111,6 +149,22 @@ def conv2d_backward(dy, x, weight, case):
     dcols = np.einsum("nhwf,ijcf->nhwijc", dy, weight)
     dweight = np.einsum("nhwijc,nhwf->ijcf", windows(x, case), dy)
     return col2im(dcols, case), dweight, dy.sum(axis=(0, 1, 2))
+
+
+def by_definition(case, x, cols, weight, bias, dy):
+    """Return what `everything` does from the definitions, in float64."""
+    return (
+        im2col(x, case),
+        col2im(cols, case),
+        conv2d(x, weight, bias, case),
+        *conv2d_backward(dy, x, weight, case),
+    )
+
+
+def assert_same(results, expected, *case):
+    """Check what `everything` returned, each number exactly."""
+    for name, result, wanted in zip(NAMES, results, expected, strict=True):
+        assert np.array_equal(result, wanted), (name, *case)
 
 
 def softmax(x):

@@ -1,0 +1,175 @@
+"""Exact at scale: the laws of test_functional.py on very many sizes, and however a batch is cut.
+
+Sums of products of small whole numbers do not round, in float32 either and in any order.
+"""
+
+import itertools
+from collections import Counter
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+import cyconv
+from cyconv import functional, naive, plan
+from tests import reference
+from tests.reference import arrays, assert_same, everything
+from tests.test_network import in_float64, loss_and_gradients, relative_error_bound
+from tests.zoo import ALL_NETWORKS, batch, network
+
+DTYPES = (np.float32, np.float64)
+RUNS = tuple(itertools.product(DTYPES, (1, 3)))  # element type and threads
+
+
+def problems(count, seed=0):
+    """Yield random geometries and whole numbers for them."""
+    rng = np.random.default_rng(seed)
+    for _ in range(count):
+        case = reference.random_case(rng)
+        yield case, arrays(case, rng)
+
+
+@contextmanager
+def cuts(seed=0):
+    """Give f(), which changes into how large tiles, blocks and lanes a batch is cut."""
+    rng = np.random.default_rng(seed)
+    before = functional.TILE_BYTES, functional.LANES
+
+    def draw():
+        functional.TILE_BYTES = int(rng.choice((before[0], 1, 2 ** rng.integers(8, 16))))
+        functional.LANES = int(rng.choice((before[1], 1, 2, 3)))
+
+    try:
+        yield draw
+    finally:
+        functional.TILE_BYTES, functional.LANES = before
+
+
+@pytest.fixture
+def cut_into(monkeypatch):
+    """Return how often a kernel was to cut its batch into several of what."""
+    seen = Counter()
+    conv2d, backward = functional.conv.conv2d, functional.conv.conv2d_backward
+
+    def seen_conv2d(x, weight, bias, y, cols, window, tile, threads):
+        seen["tiles, forward"] += tile < len(x) * window["OH"]
+        conv2d(x, weight, bias, y, cols, window, tile, threads)
+
+    def seen_backward(dy, x, weight, transposed, dx, lanes, cols, window, block, tile, threads):
+        seen["lanes"] += len(lanes) > 1
+        seen["blocks a lane"] += len(lanes) * block < len(x)
+        seen["images a block"] += block > 1
+        seen["images a block, blocks a lane"] += block > 1 and len(lanes) * block < len(x)
+        seen["tiles a block"] += tile < block * window["OH"]
+        backward(dy, x, weight, transposed, dx, lanes, cols, window, block, tile, threads)
+
+    monkeypatch.setattr(functional.conv, "conv2d", seen_conv2d)
+    monkeypatch.setattr(functional.conv, "conv2d_backward", seen_backward)
+    return seen
+
+
+def test_random_geometries_are_exact(count, figure, cut_into):
+    geometries = count(10_000, 200_000)
+    with cuts() as cut:
+        for case, given in problems(geometries):
+            expected = everything(naive, case, *given)
+            for dtype, threads in RUNS:
+                cyconv.set_num_threads(threads)
+                cut()
+                results = everything(cyconv, case, *(array.astype(dtype) for array in given))
+                assert {result.dtype for result in results} == {np.dtype(dtype)}
+                assert_same(results, expected, case, dtype, threads)
+    # The cuts that are meant did occur: what is not reached is not checked.
+    assert len(cut_into) == 6
+    for several, calls in cut_into.items():
+        assert calls > geometries / 50, several
+    figure("random geometries, exact", geometries)
+
+
+def test_the_small_box_is_exact_or_refused(figure):
+    rng = np.random.default_rng(1)
+    found = Counter()
+    sizes = range(1, 6)
+    for box in itertools.product(sizes, sizes, sizes, sizes, range(3), range(1, 4)):
+        H, W, KH, KW, padding, stride = box
+        spans = H - KH + 2 * padding, W - KW + 2 * padding
+        fits = all(span >= 0 and span % stride == 0 for span in spans)
+        outputs = tuple(span // stride + 1 if fits else 1 for span in spans)
+        C, F = 1 + found.total() % 4, 1 + found.total() % 17
+        case = reference.Case((2, H, W, C), F, (KH, KW), stride, padding, (), outputs)
+        given = arrays(case, rng)
+        if fits:
+            expected = everything(naive, case, *given)
+            for dtype, threads in RUNS:
+                cyconv.set_num_threads(threads)
+                results = everything(cyconv, case, *(array.astype(dtype) for array in given))
+                assert_same(results, expected, case, dtype, threads)
+        else:
+            for module in (cyconv, naive):
+                assert_refused(module, case, *given)
+        found[fits] += 1
+    assert found.total() == 5**4 * 3 * 3
+    figure("small box, exact", found[True])
+    figure("small box, refused", found[False])
+
+
+def assert_refused(module, case, x, cols, weight, bias, dy):
+    """Check that all functions name the sizes that leave no whole number of outputs."""
+    geometry = {"stride": case.stride, "padding": case.padding}
+    for call in (
+        lambda: module.im2col(x, case.kernel, **geometry),
+        lambda: module.col2im(cols, case.x_shape, case.kernel, **geometry),
+        lambda: module.conv2d(x, weight, bias, **geometry),
+        lambda: module.conv2d_backward(dy, x, weight, **geometry),
+    ):
+        with pytest.raises(ValueError, match=r"kernel \d.*(is larger than|leaves)"):
+            call()
+
+
+def dot(a, b):
+    """Return the sum of products of whole numbers, exact in float64."""
+    return (a.astype(np.float64) * b).sum()
+
+
+def test_adjoint_identities_are_exact(count, figure):
+    geometries = count(10_000, 200_000)
+    for index, (case, given) in enumerate(problems(geometries, seed=2)):
+        x, cols, weight, bias, dy = (array.astype(DTYPES[index % 2]) for array in given)
+        columns, image, y, dx, dweight, _ = everything(
+            cyconv, case, x, cols, weight, np.zeros_like(bias), dy
+        )
+        assert dot(columns, cols) == dot(x, image), case
+        assert dot(y, dy) == dot(x, dx) == dot(weight, dweight), case
+    figure("adjoint identities, exact", geometries)
+
+
+class Still:
+    """An optimizer that leaves the parameters as they are."""
+
+    def step(self, parameters, gradients):
+        pass
+
+
+CUTS = {
+    "one image, one row, one lane": {"BLOCK_BYTES": 1, "LANES": 1},
+    "three images, two lanes": {"MOST_IMAGES": 3, "LANES": 2},
+    "one block": {"BLOCK_BYTES": 2**40, "MOST_IMAGES": 23, "LEAST_BLOCKS": 1},
+    "every linear layer on its own": {"WHOLE_BATCH_BYTES": 0, "LANES": 2},
+    "none on its own": {"WHOLE_BATCH_BYTES": 2**40},
+}
+
+
+@pytest.mark.parametrize("name", ALL_NETWORKS)
+@pytest.mark.parametrize("cut", CUTS)
+def test_a_training_step_may_be_cut_anywhere(name, cut, monkeypatch):
+    for constant, value in CUTS[cut].items():
+        monkeypatch.setattr(plan, constant, value)
+    net = network(name)
+    x, labels = batch(net, 23)
+    expected_loss, _, expected = loss_and_gradients(in_float64(net, name), x / 255, labels)
+    bound = relative_error_bound(net, len(x))
+    loss = net.train_step(x, labels, Still())
+    assert abs(loss - expected_loss) <= bound * max(expected_loss, 1)
+    for key, gradient in net.gradients().items():
+        error = np.linalg.norm(gradient - expected[key])
+        assert error <= bound * np.linalg.norm(expected[key]), key
