@@ -45,5 +45,7 @@ def cross_entropy(logits: ArrayLike, labels: ArrayLike) -> tuple[float, np.ndarr
 
 def mean(losses: np.ndarray, count: int) -> float:
     """Return the exact sum of partial losses over the number of images."""
-    total = float(losses.sum())
-    return math.fsum(losses) / count if math.isfinite(total) else total
+    try:
+        return math.fsum(losses) / count
+    except OverflowError:  # the mean may be in the range of double though the sum is not
+        return math.fsum(losses / count)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
 import numpy as np
@@ -31,7 +32,7 @@ class Adam:
     betas : (float, float)
         Decay of the two running means, each in [0, 1).
     eps : float
-        More than 0.
+        More than 0; what is smaller than 1e-19 acts as 1e-19 in float32, where its square is lost.
 
     Raises
     ------
@@ -88,7 +89,8 @@ class Adam:
                 self.v,
                 self.learning_rate,
                 *self.betas,
-                max(self.eps, float(np.finfo(parameters.dtype).tiny)),  # no division of 0 by 0
+                # Where g**2 underflows, m over a smaller eps would be a move of any size.
+                max(self.eps, math.sqrt(np.finfo(parameters.dtype).tiny)),
                 self.t,
                 get_num_threads(),
             )

@@ -1,5 +1,6 @@
-"""How many threads there are, who decides it, and that BLAS gets its own back."""
+"""How many threads there are, who decides it, that BLAS gets its own back, and the same bits."""
 
+import concurrent.futures
 import os
 import threading
 import types
@@ -10,9 +11,11 @@ import threadpoolctl
 
 import cyconv
 from cyconv import threads
-from tests.zoo import batch, network
+from tests import reference
+from tests.zoo import ALL_NETWORKS, batch, network
 
 CORES = os.cpu_count() or 1
+COUNTS = range(1, min(8, 4 * CORES) + 1)
 
 
 @pytest.fixture
@@ -217,3 +220,51 @@ def test_a_forked_child_keeps_to_one_thread_and_says_why(python):
         print(os.waitstatus_to_exitcode(os.wait()[1]), cyconv.get_num_threads())
     """
     assert python(code) == "0 2\n"
+
+
+# The same bits on 1 to 8 threads, of the kernels and of everything that a network does.
+
+
+def bits_by_count(work):
+    """Return the set of the bits of the arrays that `work` returns, over all counts."""
+    found = set()
+    for n in COUNTS:
+        cyconv.set_num_threads(n)
+        found.add(b"".join(array.tobytes() for array in work()))
+    return found
+
+
+@pytest.mark.parametrize("dtype", (np.float32, np.float64))
+@pytest.mark.parametrize("case", reference.LARGE, ids=str)
+def test_kernels_have_the_same_bits_on_1_to_8_threads(case, dtype):
+    rng = np.random.default_rng(8)
+    given = reference.arrays(case, rng, lambda rng, shape: rng.normal(size=shape), dtype)
+    assert len(bits_by_count(lambda: reference.everything(cyconv, case, *given))) == 1
+
+
+@pytest.mark.parametrize("dtype", (np.float32, np.float64))
+@pytest.mark.parametrize("name", ALL_NETWORKS)
+def test_networks_have_the_same_bits_on_1_to_8_threads(name, dtype, count):
+    images, steps = (100, 2) if name == "exercise" else (37, count(1, 3))
+
+    def everything():
+        net, optimizer = network(name, dtype=dtype), cyconv.Adam()
+        x, labels = batch(net, images)
+        losses = [net.train_step(x, labels, optimizer) for _ in range(steps)]
+        y = net.forward(x)
+        arrays = net._parameters, y, net.backward(y), net._gradients, net.predict_proba(x)
+        return np.array([*losses, *net.evaluate(x, labels)]), *arrays
+
+    assert len(bits_by_count(everything)) == 1
+
+
+def test_thirty_two_python_threads_predict_on_one_network_with_eight_threads_each(count, figure):
+    net = network("big Linear in the middle")
+    x, _ = batch(net, 64)
+    expected = net.predict_proba(x).tobytes()
+    cyconv.set_num_threads(COUNTS[-1])
+    predictions = count(1000, 10_000)
+    with concurrent.futures.ThreadPoolExecutor(32) as pool:
+        results = [pool.submit(net.predict_proba, x) for _ in range(predictions)]
+        assert {result.result(60).tobytes() for result in results} == {expected}
+    figure("predictions of 32 Python threads on one network, with the same bits", predictions)
