@@ -6,6 +6,7 @@ light ink on black, fitted into 20 x 20 pixels, its centre of mass in the middle
 
 from __future__ import annotations
 
+import io
 import os
 
 import numpy as np
@@ -17,6 +18,8 @@ from cyconv.errors import DataFormatError
 
 FORMATS = ("PNG", "JPEG", "BMP", "PPM")  # PPM is Pillow's name for PBM, PGM and PPM
 MAX_PIXELS = 50_000_000  # the largest photograph of a phone; Pillow itself warns at 89 million
+MAX_BYTES = 4 * MAX_PIXELS + 2**20  # of a file; so Pillow is not asked to read what is not there
+MAX_SCANS = 100  # of a JPEG, each of which goes over the whole picture
 
 SIDE, FIT = 28, 20  # MNIST: pixels of an image, and of the box that a digit is fitted into
 FINE = 16  # what is drawn is measured and moved in sixteenths of such a pixel
@@ -74,33 +77,37 @@ def _grey(path: str) -> np.ndarray:
     if os.path.isdir(path):
         raise DataFormatError(f"{path}: this is a folder; name the pictures in it")
     with open(path, "rb") as file:
-        try:
-            image = pillow.open(file, formats=FORMATS)
-            if image.width * image.height > MAX_PIXELS:
-                raise pillow.DecompressionBombError
-            image.draft("L", (WORK, WORK))  # of a large JPEG only every second, fourth or eighth
-            image = upright(image)
-            if image.mode.startswith("I"):  # 16 bits
-                image = pillow.fromarray(np.asarray(image, np.float32) / 257)
-            else:
-                image = image.convert("RGBA")
-        except pillow.UnidentifiedImageError:
-            raise DataFormatError(
-                f"{path}: this is no complete PNG, JPEG, BMP or PGM file; save the picture as one"
-            ) from None
-        except pillow.DecompressionBombError:
-            raise DataFormatError(
-                f"{path}: the picture has more than {MAX_PIXELS:,} pixels; make it smaller"
-            ) from None
-        except MemoryError:  # also of a small file, if a length in it is wrong
-            raise DataFormatError(
-                f"{path}: the picture takes more memory than there is, or is damaged; save it "
-                "again, smaller"
-            ) from None
-        except Exception as error:  # Pillow tells of damage in a dozen ways
-            raise DataFormatError(
-                f"{path}: the picture is damaged ({error}); save it again"
-            ) from None
+        data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES or (data[:2] == b"\xff\xd8" and data.count(b"\xff\xda") > MAX_SCANS):
+        raise DataFormatError(
+            f"{path}: the file is larger, or a JPEG of more scans, than a picture of "
+            f"{MAX_PIXELS:,} pixels needs; save it again, smaller"
+        )
+    try:
+        image = pillow.open(io.BytesIO(data), formats=FORMATS)
+        if image.width * image.height > MAX_PIXELS:
+            raise pillow.DecompressionBombError
+        image.draft("L", (WORK, WORK))  # of a large JPEG only every second, fourth or eighth
+        image = upright(image)
+        if image.mode.startswith("I"):  # 16 bits
+            image = pillow.fromarray(np.asarray(image, np.float32) / 257)
+        else:
+            image = image.convert("RGBA")
+    except pillow.UnidentifiedImageError:
+        raise DataFormatError(
+            f"{path}: this is no complete PNG, JPEG, BMP or PGM file; save the picture as one"
+        ) from None
+    except pillow.DecompressionBombError:
+        raise DataFormatError(
+            f"{path}: the picture has more than {MAX_PIXELS:,} pixels; make it smaller"
+        ) from None
+    except MemoryError:  # also of a small file, if a length in it is wrong
+        raise DataFormatError(
+            f"{path}: the picture takes more memory than there is, or is damaged; save it "
+            "again, smaller"
+        ) from None
+    except Exception as error:  # Pillow tells of damage in a dozen ways
+        raise DataFormatError(f"{path}: the picture is damaged ({error}); save it again") from None
     image.thumbnail((WORK, WORK), pillow.Resampling.BOX)
     if image.mode == "F":
         return np.asarray(image)

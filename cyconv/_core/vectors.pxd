@@ -111,7 +111,7 @@ cdef extern from *:
             _mm_storeu_ps(y, _mm_add_ps(_mm256_castps256_ps128(half),
                                         _mm256_extractf128_ps(half, 1)));
     }
-    #else   /* what uses these compiles, and is_narrow never lets it be called */
+    #else   /* what uses these compiles, and is_packed never lets it be called */
     #define CYCONV_VECTORS 0
     #define CYCONV_LANES 1
     #define CYCONV_WIDTH 1
