@@ -19,12 +19,16 @@ OPTIMIZED = [
     # inlined, so that loops over these numbers unroll and tiles stay in registers.
     "-DCYTHON_INLINE=__inline__ __attribute__((always_inline))",
 ]
+SANITIZERS = ["-fsanitize=address,undefined"]
 # What CYCONV_BUILD can ask for, and gcc's flags. "annotate" is for a look at the kernels: annotated
-# C in build/annotate, and line numbers in the modules; "debug" checks the indices of arrays.
+# C in build/annotate, and line numbers in the modules; "debug" checks the indices of arrays;
+# "address" checks every access and overflow, and is for python -m tests.sanitize.
 BUILDS = {
     "release": [*OPTIMIZED, "-g0"],
     "annotate": [*OPTIMIZED, "-g"],
     "debug": ["-O1", "-g"],
+    # Python's -fwrapv would let integers overflow in silence.
+    "address": ["-O1", "-g1", "-fno-wrapv", *SANITIZERS],
 }
 BUILD = os.environ.get("CYCONV_BUILD", "release")
 if BUILD not in BUILDS:
@@ -98,6 +102,8 @@ class BuildExt(build_ext):
             print(NO_OPENMP, file=sys.stderr)
         if self.compiler.compiler_type != "msvc":
             compile_flags = [*compile_flags, *BUILDS[BUILD]]
+        if BUILD == "address":
+            link_flags = [*link_flags, *SANITIZERS]
         for extension in self.extensions:
             extension.extra_compile_args += compile_flags
             extension.extra_link_args += link_flags
@@ -138,6 +144,7 @@ def extensions():
         compiler_directives=DIRECTIVES,
         build_dir=str(BUILD_DIR),
         annotate=BUILD == "annotate",
+        emit_linenums=BUILD == "address",  # reports name lines of the .pyx and .pxd files
     )
     for level, flags in LEVELS.items() if has_levels() else ():
         for name in KERNELS:

@@ -85,7 +85,7 @@ def save_training(training: Training, path: str | PathLike[str]) -> None:
     header = {
         "format": TRAINING,
         **_architecture(training.network),
-        "adam": {"learning_rate": adam.learning_rate, "betas": adam.betas, "eps": adam.eps},
+        "adam": {"learning_rate": float(adam.learning_rate), "betas": adam.betas, "eps": adam.eps},
         "t": adam.t,
         "progress": asdict(training.progress),
         "best": {"patience": best.patience, "epoch": best.epoch, "accuracy": best.accuracy},
@@ -122,6 +122,10 @@ def load_training(path: str | PathLike[str]) -> Training:
         best.epoch = integer(header["best"]["epoch"], "KeepBest", "epoch", 0)
         best.accuracy = float(header["best"]["accuracy"])
         best.parameters = flat["best"]
+        if (best.parameters is None) != (best.epoch == 0):
+            raise ValueError(f"it does not hold the parameters of its best epoch, {best.epoch}")
+        if not math.isfinite(best.accuracy):
+            raise ValueError("its best accuracy is not finite")
         if not isinstance(header["settings"], dict):
             raise ValueError("its settings are no mapping")
         return Training(network, adam, _progress(**header["progress"]), best, header["settings"])
@@ -131,11 +135,13 @@ def _progress(epoch, batch, loss, seconds, history) -> Progress:
     """Return how far a run has come, each of its numbers checked."""
     epoch, batch = integer(epoch, "progress", "epoch", 0), integer(batch, "progress", "batch", 0)
     measured = {name: [float(number) for number in numbers] for name, numbers in history.items()}
-    if any(len(numbers) not in (0, epoch) for numbers in measured.values()):
+    kept = History(**measured)
+    always, optional = (kept.loss, kept.seconds), (kept.val_loss, kept.val_accuracy)
+    if set(map(len, always)) != {epoch} or not set(map(len, optional)) <= {0, epoch}:
         raise ValueError(f"its history does not have {epoch} epochs")
     if not (math.isfinite(loss) and math.isfinite(seconds)):
         raise ValueError("its loss is not finite")
-    return Progress(epoch, batch, float(loss), float(seconds), History(**measured))
+    return Progress(epoch, batch, float(loss), float(seconds), kept)
 
 
 def _architecture(network: Network) -> dict[str, Any]:
@@ -169,9 +175,15 @@ def _encode(tensors: dict[str, np.ndarray], header) -> bytes:
     whole = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
     text = json.dumps({"header": header, "sha256": "0" * 64}, sort_keys=True)
     data = safetensors.numpy.save(whole, {"cyconv": text})
-    (match,) = DIGEST.finditer(data)
+    match = _find_digest(data)
     digest = hashlib.sha256(data).hexdigest().encode()
     return data[: match.start(1)] + digest + data[match.end(1) :]
+
+
+def _find_digest(data: bytes) -> re.Match[bytes]:
+    """Return where in the header the digest is: after all settings, whatever these may hold."""
+    *_, match = DIGEST.finditer(data, 8, 8 + int.from_bytes(data[:8], "little"))
+    return match
 
 
 def _read(path, expected: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -179,12 +191,11 @@ def _read(path, expected: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     data = Path(path).read_bytes()
     try:
         tensors = safetensors.numpy.load(data)
-        length = 8 + int.from_bytes(data[:8], "little")
-        (match,) = DIGEST.finditer(data, 8, length)
+        match = _find_digest(data)
         digest = hashlib.sha256(data[: match.start(1)] + b"0" * 64)
         digest.update(memoryview(data)[match.end(1) :])
         damaged = digest.hexdigest().encode() != match[1]
-        header = json.loads(json.loads(data[8:length])["__metadata__"]["cyconv"])["header"]
+        header = json.loads(json.loads(data[8 : match.endpos])["__metadata__"]["cyconv"])["header"]
         kind = header["format"]
     except BAD as error:
         raise CheckpointError(

@@ -50,14 +50,11 @@ def array(value, who: str, name: str, shape=None, dtypes=FLOATS) -> np.ndarray:
         If it is no numeric array or of another element type.
     ValueError
         If its shape is another.
+    MemoryError, OverflowError
+        If a copy of it cannot be held.
     """
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"{who}: {name} is a masked array; fill it first: {name}.filled(0)")
-    try:
-        result = np.asarray(value)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"{who}: {name} must be an array, got {value!r:.60}: {error}") from None
-    if result.dtype not in dtypes or not result.dtype.isnative:
+    result = _any_array(value, who, name)
+    if result.dtype not in dtypes:
         accepted = " or ".join(map(str, dtypes))
         cast = f"; use {name}.astype(np.{dtypes[0]})" if result.dtype.kind in "fiub" else ""
         given = type(value).__name__ if result.dtype.kind in "OUSV" else str(result.dtype)
@@ -66,10 +63,21 @@ def array(value, who: str, name: str, shape=None, dtypes=FLOATS) -> np.ndarray:
         raise ValueError(
             f"{who}: {name} must have shape {shape_text(shape)}, got {shape_text(result.shape)}"
         )
-    flags = result.flags
-    if flags.c_contiguous and flags.aligned:
+    if result.flags.c_contiguous and result.flags.aligned:
         return result
-    return np.require(result, requirements=("C", "A"))
+    room = allocate(result.shape, result.dtype, who, name)
+    room[...] = result
+    return room
+
+
+def _any_array(value, who: str, name: str) -> np.ndarray:
+    """Return `value` as an array of any kind, or raise TypeError."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{who}: {name} is a masked array; fill it first: {name}.filled(0)")
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{who}: {name} must be an array, got {value!r:.60}: {error}") from None
 
 
 def matches(given, required) -> bool:
@@ -180,12 +188,7 @@ def labels(value, count: int, classes: int, who: str) -> np.ndarray:
     ValueError
         If a label is out of range, naming the first one, or there are too few or too many.
     """
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"{who}: labels is a masked array; fill it first")
-    try:
-        result = np.asarray(value)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"{who}: labels must be an array, got {value!r:.60}: {error}") from None
+    result = _any_array(value, who, "labels")
     if result.dtype.kind in "f":
         raise ValueError(
             f"{who}: labels must be integers, got {result.dtype}; use labels.astype(np.int64)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -66,7 +67,7 @@ class Callback:
     """What `fit` calls on its way; override what you need. A true result ends the training."""
 
     def on_epoch_begin(self, network: Network, epoch: int, batches: int) -> None:
-        """Before the first of `batches` steps of an epoch; epochs count from 1."""
+        """Before an epoch of `batches` steps, or what is left of one; epochs count from 1."""
 
     def on_batch_end(self, network: Network, batch: int, loss: float) -> object:
         """After a step; batches count from 1."""
@@ -148,7 +149,8 @@ def fit(
         A plain callable ``f(network, epoch, history)`` is called at the end of each epoch; a true
         result ends the training.
     schedule : {"constant", "cosine", "onecycle"} or callable
-        ``f(step, steps)``, the part of the optimizer's learning rate that a step takes.
+        ``f(step, steps)``, the part of the optimizer's learning rate that a step takes; steps of
+        the whole run, counted from 0.
     progress : Progress, optional
         Where a run that was ended stood. With the network, the optimizer and all other arguments
         as they were, the run goes on to the same bits as if it had not been ended.
@@ -162,7 +164,8 @@ def fit(
     TypeError, ValueError
         If an argument does not fit; nothing is trained then.
     FloatingPointError
-        If the loss is NaN or infinite; the text names epoch and step.
+        If the loss of a batch or of the validation data is NaN or infinite; the text names epoch
+        and step.
     """
     who = "Network.fit"
     x = network._images(x, who)
@@ -187,8 +190,15 @@ def fit(
         raise TypeError(f"{who}: callbacks must be a list, got {callbacks!r}")
     called = [_as_callback(each) for each in callbacks]
     progress = Progress() if progress is None else progress
+    if not isinstance(progress, Progress):
+        raise TypeError(f"{who}: progress must be a Progress, got {progress!r}")
     history = progress.history
     batches = -(-len(x) // batch_size)
+    if progress.batch > batches:
+        raise ValueError(
+            f"{who}: progress.batch is {progress.batch}, but an epoch has {batches} steps; "
+            "give the data and the batch_size that the run began with"
+        )
     while progress.epoch < epochs:
         epoch = progress.epoch + 1
         for each in called:
@@ -199,7 +209,9 @@ def fit(
         for batch in range(progress.batch, batches):
             start = time.perf_counter()
             picked = order[batch * batch_size : (batch + 1) * batch_size]
-            share = factor(progress.epoch * batches + batch, epochs * batches)
+            share = checks.number(
+                factor(progress.epoch * batches + batch, epochs * batches), who, "schedule's factor"
+            )
             with _scaled(optimizer, share):
                 place = f" at epoch {epoch}, step {batch + 1}"
                 loss = network._step(x[picked], labels[picked], optimizer, who, place)
@@ -208,12 +220,17 @@ def fit(
             progress.seconds += time.perf_counter() - start
             if any([each.on_batch_end(network, batch + 1, loss) for each in called]):
                 return history
-        history.loss.append(progress.loss / len(x))
-        history.seconds.append(progress.seconds)
         if validation_data is not None:
             loss, accuracy = network.evaluate(*validation_data)
+            if not math.isfinite(loss):
+                raise FloatingPointError(
+                    f"{who}: the loss of the validation data is {loss} after epoch {epoch}, step "
+                    f"{batches}; look for NaN or infinity in the data, or lower the learning rate"
+                )
             history.val_loss.append(loss)
             history.val_accuracy.append(accuracy)
+        history.loss.append(progress.loss / len(x))
+        history.seconds.append(progress.seconds)
         progress.epoch, progress.batch, progress.loss, progress.seconds = epoch, 0, 0.0, 0.0
         if any([each.on_epoch_end(network, epoch, history) for each in called]):
             break

@@ -1,4 +1,4 @@
-"""python -m tests.nightly: all tests with their long counts, and the table of figures at the end."""
+"""python -m tests.nightly: all tests with long counts, and the table of figures at the end."""
 
 import os
 import sys

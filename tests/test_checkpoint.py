@@ -1,16 +1,22 @@
 """Checkpoints: the same bits come back, and nothing else ever does."""
 
+import errno
+import io
 import json
 import os
 import pickle
+import time
 import tracemalloc
+import uuid
 
 import numpy as np
 import pytest
 
 import cyconv
-from cyconv import CheckpointError, Network, checkpoint
+from cyconv import CheckpointError, Network, checkpoint, files
+from cyconv.checkpoint import Training, load_training, save_training
 from cyconv.layers import Conv2D, Flatten, LeakyReLU, Linear, Softmax
+from tests.test_training import STOPS, Run, Stop
 from tests.zoo import NETWORKS, Square, batch, network
 
 SAVED = ["exercise", *(name for name in NETWORKS if name != "a user's layers")]
@@ -82,11 +88,12 @@ def test_a_file_is_the_same_bytes_for_the_same_network(file, tmp_path):
     assert (tmp_path / "again").read_bytes() == file.read_bytes()
 
 
-def refused(path, data):
-    """Check that a file with this content is refused by its name."""
+def refused(path, data, load=Network.load):
+    """Check that a file with this content is refused by its name; return what is said of it."""
     path.write_bytes(data)
-    with pytest.raises(CheckpointError, match=path.name):
-        Network.load(path)
+    with pytest.raises(CheckpointError, match=path.name) as caught:
+        load(path)
+    return str(caught.value)
 
 
 @pytest.mark.parametrize("mask", (0x01, 0x80, 0xFF))
@@ -128,7 +135,7 @@ def test_no_code_in_a_file_is_ever_run(file, tmp_path):
 
 
 ARCHITECTURE = {
-    "format": checkpoint.FORMAT,
+    "format": checkpoint.NETWORK,
     "input_shape": [2, 1, 1],
     "seed": 0,
     "dtype": "float32",
@@ -259,19 +266,189 @@ def test_a_layer_that_a_file_cannot_name_is_refused_and_nothing_is_written(tmp_p
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("step", ("fsync", "replace"))
+def full(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+class FullFile(io.FileIO):
+    """A file that may be opened, but not written or flushed, as `fault` says."""
+
+    fault = "write"
+
+    def write(self, data):
+        return full() if self.fault == "write" else super().write(data)
+
+    def flush(self):
+        return full() if self.fault == "flush" else super().flush()
+
+
+@pytest.mark.parametrize("step", ("write", "flush", "fsync", "replace"))
 def test_a_save_that_fails_leaves_the_older_file_and_no_other(file, monkeypatch, step):
     before = file.read_bytes()
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
     with monkeypatch.context() as patch:
-        patch.setattr(os, step, full)
-        with pytest.raises(OSError, match="No space left"):
+        if step in ("write", "flush"):
+            patch.setattr(FullFile, "fault", step)
+            patch.setattr(files, "open", FullFile, raising=False)
+        else:
+            patch.setattr(os, step, full)
+        # A write or fsync does not know the name of its file; a person needs it.
+        with pytest.raises(OSError, match=f"No space left on device: '{file}'$") as caught:
             tiny(1).save(file)
+        assert caught.value.errno == errno.ENOSPC
     assert file.read_bytes() == before
     assert os.listdir(file.parent) == [file.name]
     tiny(1).save(file)
     assert file.read_bytes() != before
     assert os.listdir(file.parent) == [file.name]
+
+
+def test_what_killed_writers_left_is_removed_when_it_is_old_and_nothing_else(file):
+    def put(name, hours):
+        (file.parent / name).write_bytes(b"")
+        then = time.time() - 3600 * hours
+        os.utime(file.parent / name, (then, then))
+
+    left = uuid.uuid4().hex
+    put(f"{file.name}.{left}", 25)
+    kept = {f"{file.name}.{uuid.uuid4().hex}": 23, f"other.{left}": 25, f"{file.name}.{left}0": 25,
+            f"{file.name}.backup": 25, left: 25}  # fmt: skip
+    for name, hours in kept.items():
+        put(name, hours)
+    tiny(1).save(file)
+    assert sorted(os.listdir(file.parent)) == sorted([file.name, *kept])
+
+
+def test_an_error_of_who_writes_stays_as_it_is(tmp_path):
+    for error in (OSError("no mirror"), FileNotFoundError(errno.ENOENT, "gone", "font")):
+        with pytest.raises(type(error)) as caught, files.replacement(tmp_path / "file"):
+            raise error
+        assert caught.value is error
+    assert not os.listdir(tmp_path)
+
+
+def saved_and_loaded(run, path):
+    """Return the run that comes back from a file."""
+    save_training(Training(run.network, run.optimizer, run.progress, run.best), path)
+    again, training = Run(), load_training(path)
+    vars(again).update(vars(training))
+    return again
+
+
+@pytest.mark.parametrize("dtype", (np.float32, np.float64))
+def test_a_training_run_comes_back_from_anywhere_and_ends_with_the_same_bits(dtype, tmp_path):
+    whole = Run(dtype)
+    whole.train()
+    for steps in (0, *STOPS):
+        run = Run(dtype)
+        if steps != 0:
+            run.train(Stop(steps))
+        again = saved_and_loaded(run, tmp_path / "run")
+        assert again.bits() == run.bits()
+        assert again.progress == run.progress
+        again.train()
+        assert again.bits() == whole.bits()
+    assert saved_and_loaded(whole, tmp_path / "run").bits() == whole.bits()
+
+
+def test_a_run_saved_and_loaded_after_each_step_is_the_same_run(tmp_path):
+    whole, run = Run(), Run()
+    whole.train()
+    for _ in range(12):
+        run = saved_and_loaded(run, tmp_path / "run")
+        run.train(Stop(1))
+    run.train()
+    assert run.bits() == whole.bits()
+
+
+def test_settings_patience_and_a_rate_of_numpy_come_back(tmp_path):
+    settings = {"epochs": 3, "name": 'a "name" é', "rates": [0.1, None], "sha256": "0" * 64}
+    adam = cyconv.Adam(np.float32(0.1), (0.8, 0.99), 1e-7)
+    adam.learning_rate *= np.float32(0.3)
+    training = Training(tiny(), adam, best=checkpoint.KeepBest(4), settings=settings)
+    save_training(training, tmp_path / "run")
+    again = load_training(tmp_path / "run")
+    assert (again.settings, again.best.patience) == (settings, 4)
+    assert repr(again.optimizer) == repr(cyconv.Adam(float(adam.learning_rate), (0.8, 0.99), 1e-7))
+    save_training(again, tmp_path / "again")
+    assert (tmp_path / "again").read_bytes() == (tmp_path / "run").read_bytes()
+
+
+def test_a_network_and_a_training_run_are_not_taken_for_each_other(file, tmp_path):
+    save_training(Training(tiny(), cyconv.Adam()), tmp_path / "run")
+    with pytest.raises(CheckpointError, match="run: this is a training run, which cyconv train"):
+        Network.load(tmp_path / "run")
+    with pytest.raises(CheckpointError, match="its format must be 'cyconv training 1'"):
+        load_training(file)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """Return the tensors and the header of a run after six steps."""
+    run, written = Run(), []
+    run.train(Stop(6))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint, "_write", lambda path, *content: written.extend(content))
+        save_training(Training(run.network, run.optimizer, run.progress, run.best), "")
+    return written
+
+
+HOSTILE_RUNS = {
+    "no optimizer": {"adam": None},
+    "an optimizer with more": {"adam": {"learning_rate": 0.1, "momentum": 1}},
+    "a rate that is none": {"adam": {"learning_rate": "0.1"}},
+    "an endless rate": {"adam": {"learning_rate": float("inf")}},
+    "betas of 1": {"adam": {"betas": [0.9, 1]}},
+    "no t": {"t": None},
+    "a t that is no number": {"t": "6"},
+    "a negative t": {"t": -6},
+    "no steps with means": {"t": 0},
+    "no progress": {"progress": None},
+    "a progress with more": {"progress": {"steps": 6}},
+    "a negative epoch": {"progress": {"epoch": -1}},
+    "an epoch without history": {"progress": {"epoch": 10**9}},
+    "a batch that is no number": {"progress": {"batch": 2.5}},
+    "a loss that is none": {"progress": {"loss": float("nan")}},
+    "seconds that are none": {"progress": {"seconds": "1"}},
+    "a list of history": {"progress": {"history": []}},
+    "a history with more": {"progress": {"history": {"loss": [1], "seconds": [1], "x": []}}},
+    "a history with words": {"progress": {"history": {"loss": ["x"], "seconds": [1]}}},
+    "a history without seconds": {"progress": {"history": {"loss": [1], "seconds": []}}},
+    "a history without losses": {"progress": {"history": {"seconds": [1]}}},
+    "too long a history": {"progress": {"history": {"loss": [1, 1], "seconds": [1]}}},
+    "no best": {"best": None},
+    "a best without patience": {"best": {}},
+    "a best patience of 0": {"best": {"patience": 0, "epoch": 1, "accuracy": 0.5}},
+    "a best epoch of none": {"best": {"patience": 1, "epoch": 0, "accuracy": 0.5}},
+    "an accuracy that is none": {"best": {"patience": 1, "epoch": 1, "accuracy": None}},
+    "an accuracy that is no number": {
+        "best": {"patience": 1, "epoch": 1, "accuracy": float("nan")}
+    },
+    "settings that are a list": {"settings": []},
+    "no settings": {"settings": None},
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE_RUNS)
+def test_a_hostile_training_run_with_a_true_digest_is_refused(what, trained, tmp_path):
+    tensors, header = trained
+    ((name, change),) = HOSTILE_RUNS[what].items()
+    if name in ("adam", "progress") and isinstance(change, dict):
+        change = {**header[name], **change}
+    changed = checkpoint._encode(tensors, {**header, name: change})
+    assert "\n" not in refused(tmp_path / "run", changed, load_training)
+
+
+def test_a_training_run_without_one_of_its_parts_is_refused(trained, tmp_path):
+    tensors, header = trained
+    path = tmp_path / "run"
+    path.write_bytes(checkpoint._encode(tensors, header))
+    assert load_training(path).progress.batch == 2
+    for name in header.keys() - {"format"}:
+        part = {key: value for key, value in header.items() if key != name}
+        refused(path, checkpoint._encode(tensors, part), load_training)
+    for name in tensors:
+        part = {key: value for key, value in tensors.items() if key != name}
+        refused(path, checkpoint._encode(part, header), load_training)
+        for other in (tensors[name][:1], tensors[name].astype(np.float64)):
+            changed = {**tensors, name: other}
+            refused(path, checkpoint._encode(changed, header), load_training)

@@ -10,6 +10,7 @@ import pytest
 
 import cyconv
 from cyconv import Adam, Network, layers, naive, presets
+from cyconv.initializers import zeros
 from cyconv.layers import Conv1D, Conv2D, Flatten, Im2Col, LeakyReLU, Linear, Softmax
 from cyconv.losses import cross_entropy
 
@@ -36,7 +37,7 @@ ARRAYS = types.SimpleNamespace(
     dy=ones(2, 3, 5, 4),
     cols=ones(30, 18),
     image=ones(2, 28, 28, 1),
-    labels=np.array([1, 2]),
+    labels=np.array([0, 9]),
     logits=ones(2, 10),
 )
 
@@ -287,8 +288,13 @@ for who, call, name, shape in (
     )
 row("Linear without features", lambda: Linear(2).forward(ones(3, 0)), ValueError, "Linear: ")
 row("LeakyReLU of empty images", lambda: LeakyReLU().forward(ones(3, 0)), ValueError, "LeakyReLU")
-row("no classes", lambda: cross_entropy(ones(2, 0), [0, 0]), ValueError, "cross_entropy: ")
-row("no logits", lambda: cross_entropy(ones(0, 3), []), ValueError, "cross_entropy: ")
+row("no classes", lambda: cross_entropy(ones(2, 0), [0, 0]), ValueError, "cross_entropy: labels")
+row(
+    "no logits",
+    lambda: cross_entropy(ones(0, 3), np.zeros(0, int)),
+    ValueError,
+    "cross_entropy: the mean of no losses",
+)
 for who, call in (("train_step", {"optimizer": Adam()}), ("evaluate", {}), ("fit", {})):
     row(
         f"{who} of no images",
@@ -297,6 +303,43 @@ for who, call in (("train_step", {"optimizer": Adam()}), ("evaluate", {}), ("fit
         ),
         ValueError,
         f"Network.{who}: x must hold at least one image",
+    )
+
+# Numbers that are not finite.
+BAD = ARRAYS.image * np.array([1, math.nan], F32).reshape(2, 1, 1, 1)
+for who, call in (("predict", NETWORK_METHODS[1][1]), ("predict_proba", NETWORK_METHODS[2][1])):
+    for value in (BAD, ARRAYS.image * [[[[1]]], [[[math.inf]]]]):
+        row(
+            f"{who} of {value.dtype} {value[1, 0, 0, 0]}",
+            partial(call, x=value),
+            ValueError,
+            f"Network.{who}: x must be finite, got NaN or infinity in image 1",
+        )
+
+
+def diverged(method):
+    """Call a method of a network whose weights are NaN."""
+    net = presets.exercise()
+    net.parameters()["0.weight"][...] = math.nan
+    getattr(net, method)(ARRAYS.image)
+
+
+for method in ("predict", "predict_proba"):
+    row(
+        f"{method} with weights that are NaN",
+        partial(diverged, method),
+        FloatingPointError,
+        f"Network.{method}: the output is not finite; the weights have diverged",
+    )
+for who, arguments, place in (
+    ("train_step", {"labels": ARRAYS.labels, "optimizer": Adam()}, ""),
+    ("fit", {"labels": ARRAYS.labels}, " at epoch 1, step 1"),
+):
+    row(
+        f"{who} on NaN",
+        lambda who=who, arguments=arguments: getattr(presets.exercise(), who)(x=BAD, **arguments),
+        FloatingPointError,
+        f"Network.{who}: the loss is nan{place}; this step is not taken",
     )
 
 # Kernel, stride and padding: (argument, value, error, text).
@@ -323,6 +366,7 @@ GEOMETRY = [
     ("padding", -1, ValueError, "must be at least 0, got -1"),
     ("padding", (0, -1), ValueError, "[1] must be at least 0, got -1"),
     ("padding", ((0, 0), (0, -1)), ValueError, "[1][1] must be at least 0, got -1"),
+    ("padding", ((-1, 0), (0, 0)), ValueError, "[0][0] must be at least 0, got -1"),
     ("padding", (1, 2, 3), ValueError, "must be an integer or a pair (y, x), got (1, 2, 3)"),
     ("padding", ((1, 1),), ValueError, "must be ((top, bottom), (left, right))"),
     ("padding", ((1, 1), (1, 1, 1)), ValueError, "[1] must be an integer or a pair"),
@@ -369,6 +413,13 @@ for name, value, error in (
         partial(Conv1D, **{"out_channels": 2, "kernel_size": 3, name: value}),
         error,
         f"Conv1D: {name}",
+    )
+for name in ("kernel_size", "stride"):
+    row(
+        f"Conv1D {name} is named as it was given",
+        partial(Conv1D, **{"out_channels": 2, "kernel_size": 3, name: 0}),
+        ValueError,
+        f"Conv1D: {name} must be at least 1, got 0",
     )
 for name, value, error in (
     ("size", 0, ValueError),
@@ -645,6 +696,46 @@ for name in ("forward", "backward"):
         TypeError,
         f"Half: a layer must define {name}",
     )
+
+
+class Same(layers.Layer):
+    """A user's layer that checks nothing itself."""
+
+    def forward(self, x):
+        return x
+
+    def backward(self, dy):
+        return dy
+
+
+for dy, error, text in (
+    (ones(2, 9), ValueError, "must have shape (2, 10), got (2, 9)"),
+    ([["a"] * 10] * 2, TypeError, "must be float32 or float64, got list"),
+):
+    row(
+        f"Network.backward with a user's layer at its end: {text}",
+        lambda dy=dy: [net := Network([Same()], (10,)), net.forward(ones(2, 10)), net.backward(dy)],
+        error,
+        f"Same '0': dy {text}",
+    )
+row(
+    "a parameter declared outside build",
+    lambda: Linear(2).declare("weight", (2,), zeros),
+    RuntimeError,
+    "Linear: parameters are declared in build(self, input_shape)",
+)
+for who, layer in (
+    ("Linear", Linear(2)),
+    ("Conv2D", Conv2D(2, 3)),
+    ("LeakyReLU", LeakyReLU()),
+    ("Flatten", Flatten()),
+):
+    row(
+        f"{who}.backward before forward",
+        partial(layer.backward, ones(2, 2)),
+        RuntimeError,
+        f"{who}: backward needs a forward before it, and only one each",
+    )
 OPEN = [Flatten, lambda: Linear(10)]  # no Softmax at the end
 for who, arguments in (
     ("train_step", (ARRAYS.image, ARRAYS.labels, Adam())),
@@ -702,6 +793,9 @@ for name, value, error in (
     ("callbacks", 5, TypeError),
     ("callbacks", print, TypeError),
     ("callbacks", [5], TypeError),
+    ("schedule", 0.1, TypeError),
+    ("schedule", None, TypeError),
+    ("schedule", "linear", ValueError),
 ):
     row(f"fit {name} {value!r:.40}", partial(fit, **{name: value}), error, "Network.fit: ", name)
 
@@ -727,19 +821,46 @@ for name, value, error in (
     ("eps", "1e-8", TypeError),
 ):
     row(f"Adam {name} {value!r}", partial(Adam, **{name: value}), error, f"Adam: {name}")
-for name, parameters, gradients, error in (
-    ("shorter", ones(10), ones(3), ValueError),
-    ("longer", ones(3), ones(10), ValueError),
-    ("of another type", ones(3), ones(3, dtype=np.float64), TypeError),
-    ("in two dimensions", ones(3), ones(3, 1), ValueError),
+half = ones(3, dtype=np.float16)
+for what, parameters, gradients, error, text in (
+    ("fewer gradients", ones(10), ones(3), ValueError, "gradients must be flat"),
+    ("more gradients", ones(3), ones(10), ValueError, "gradients must be flat"),
+    ("gradients of another type", ones(3), ones(3, dtype=np.float64), TypeError, "gradients must"),
+    ("gradients in two dimensions", ones(3), ones(3, 1), ValueError, "gradients must be flat"),
+    ("gradients in a list", ones(3), [1.0] * 3, TypeError, "gradients must be an array of float32"),
+    ("gradients with gaps", ones(3), ones(6)[::2], ValueError, "gradients must be flat"),
+    ("parameters in a list", [1.0] * 3, ones(3), TypeError, "parameters must be an array of float"),
+    ("parameters with gaps", ones(6)[::2], ones(3), ValueError, "parameters must be flat"),
+    ("two dimensions", ones(3, 1), ones(3, 1), ValueError, "parameters must be flat"),
+    ("float16", half, half, TypeError, "parameters must be an array of float"),
 ):
     row(
-        f"Adam.step gradients {name}",
+        f"Adam.step with {what}",
         lambda parameters=parameters, gradients=gradients: Adam().step(parameters, gradients),
         error,
-        "Adam",
-        "gradients",
+        f"Adam.step: {text}",
     )
+
+
+def step_with_means(**means):
+    optimizer = Adam()
+    vars(optimizer).update({"m": ones(3), "v": ones(3), **means})
+    optimizer.step(ones(3), ones(3))
+
+
+for name in ("m", "v"):
+    row(
+        f"Adam.step with {name} of another network",
+        partial(step_with_means, **{name: ones(4)}),
+        ValueError,
+        f"Adam.step: {name} must be flat, contiguous and of shape (3,), got (4,)",
+    )
+row(
+    "Adam for a second network",
+    lambda: [adam := Adam(), adam.step(ones(3), ones(3)), adam.step(ones(3), ones(3))],
+    RuntimeError,
+    "Adam: this optimizer belongs to another network",
+)
 
 # Threads.
 for value in (0, -1, 10**5, True, "2", 1.5, [], 4 * (os.cpu_count() or 1) + 1):
@@ -763,11 +884,13 @@ def test_a_mistake_is_named(call, error, pieces):
     assert len(text) < 400, "an error is read by people"
 
 
-def test_the_good_arguments_of_the_table_are_good():
+def test_the_good_arguments_of_the_table_are_good(figure):
+    figure("mistakes, each with its error and its text", len(ROWS))
     for _, call, names in (*FUNCTIONS, ENTRIES[-1]):
         call(**{name: getattr(ARRAYS, name) for name in names})
     for _, call, _ in NETWORK_METHODS:
-        call(**({"labels": ARRAYS.labels} if call in LABELLED.values() else {}))
+        call()
+        call(x=np.uint8(ARRAYS.image))
     for call in LABELLED.values():
         call(labels=ARRAYS.labels)
     fit()

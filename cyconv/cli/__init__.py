@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from cyconv import __version__
@@ -12,7 +13,8 @@ from cyconv.cli import bench, evaluate, export, info, predict, train, verify
 def main(arguments=None) -> int:
     """Run the command line and return its exit code.
 
-    0: done. 1: it could not be done. 2: wrong arguments. 130: stopped by Ctrl-C.
+    0: done. 1: it could not be done. 2: wrong arguments. 130: stopped by Ctrl-C. 141: nobody reads
+    the output any more.
     """
     parser = argparse.ArgumentParser(
         prog="cyconv", description="Convolutional networks on the CPU.", allow_abbrev=False
@@ -23,7 +25,13 @@ def main(arguments=None) -> int:
         module.add(commands)
     args = parser.parse_args(arguments)
     try:
-        return args.run(args)
+        code = args.run(args)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # Whoever read the output has seen enough; what is left of it must not fail at the exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
         return 130

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import hashlib
 import json
+import os
 import signal
-import sys
 import threading
 import time
 from pathlib import Path
@@ -28,10 +29,10 @@ from cyconv.metrics import confusion_matrix
 from cyconv.optimizers import Adam
 from cyconv.schedules import SCHEDULES
 from cyconv.threads import get_num_threads, set_num_threads
-from cyconv.training import Callback, KeepBest
+from cyconv.training import Callback, KeepBest, Progress
 
 HELD_OUT = 12  # one training image in so many is held out to find the best epoch: 5,000 of MNIST
-SAVING = 0.02  # part of the time that saving takes at most, but for the first and the last time
+SAVING = 0.01  # part of the time that saving takes at most, but for the first and the last time
 CHECKPOINT, MODEL, HISTORY = "checkpoint.safetensors", "model.safetensors", "history.json"
 DEFAULTS = {
     "preset": "exercise",
@@ -55,10 +56,10 @@ KEPT = {  # in a checkpoint, of these types
 }
 EXAMPLE = """\
 examples:
-  cyconv train                              MNIST if it can be had, else small digits
-  cyconv train --preset wide --epochs 3     the larger network
-  cyconv train --out run                    keep it; Ctrl-C stops and saves
-  cyconv train --resume run                 go on, to the same bits
+  cyconv train                            MNIST, or small digits without it
+  cyconv train --preset wide --epochs 3   the larger network
+  cyconv train --out run                  keep it; Ctrl-C stops and saves
+  cyconv train --resume run               go on, to the same bits
 """
 
 
@@ -110,10 +111,12 @@ def run(args) -> int:
         f"training, {held:,} validation and {len(data.test[0]):,} test images\n"
     )
     print(training.network.summary() + "\n")
-    if progress.epoch or progress.batch:
-        print(f"{folder} goes on after epoch {progress.epoch}, step {progress.batch}\n")
+    if args.resume:
+        print(f"{folder} goes on after {_place(progress)}\n")
     with _Interrupt() as interrupt:
         report = _Report(training, folder, interrupt, len(x) - held)
+        # A folder that cannot be written is found now, and one whose writer was killed made whole.
+        report.save()
         if not _is_finished(training):
             try:
                 training.network.fit(
@@ -128,13 +131,15 @@ def run(args) -> int:
                     schedule=settings["schedule"],
                     progress=progress,
                 )
-            except FloatingPointError as error:
-                raise FloatingPointError(f"{error}{report.last()}") from None
+            except FloatingPointError as error:  # going on would lead to the same step
+                raise FloatingPointError(f"{error}{report.kept()}") from error
+            except OSError as error:
+                raise type(error)(f"{error}{report.way_on()}") from error
             finally:
                 report.close()
         report.save()
     if not _is_finished(training):
-        print(f"stopped after epoch {progress.epoch}, step {progress.batch}{report.last()}")
+        print(f"stopped after {_place(progress)}{report.way_on()}")
         return 130
     training.best.restore(training.network)
     accuracy = training.network.evaluate(*data.test)[1]
@@ -165,7 +170,7 @@ def _new(args) -> Training:
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
         path = args.out / CHECKPOINT
-        if path.exists() and not _is_finished(load_training(path)):
+        if path.exists() and not _is_finished(_load(path)):
             raise FileExistsError(
                 f"{args.out} holds a run that is not finished: go on with --resume {args.out}, or "
                 "choose another folder"
@@ -186,11 +191,17 @@ def _resumed(args) -> Training:
             f"{args.resume} holds no run: there is no {CHECKPOINT} in it; cyconv train --out DIR "
             "writes one"
         )
+    training = _load(path)
+    args.dataset = training.settings["dataset"]
+    return training
+
+
+def _load(path: Path) -> Training:
+    """Return the run in a checkpoint that this command has written."""
     training = load_training(path)
     for name, kind in KEPT.items():
-        if not isinstance(training.settings.get(name), kind):
+        if type(training.settings.get(name)) is not kind:
             raise CheckpointError(f"{path}: this is no run of cyconv train: it has no {name}")
-    args.dataset = training.settings["dataset"]
     return training
 
 
@@ -208,6 +219,13 @@ def _is_finished(training: Training) -> bool:
     progress, best = training.progress, training.best
     patient = best.patience is None or progress.epoch - best.epoch < best.patience
     return progress.epoch >= training.settings["epochs"] or not patient
+
+
+def _place(progress: Progress) -> str:
+    """Return the last step that was done, as a person counts."""
+    if progress.batch:
+        return f"epoch {progress.epoch + 1}, step {progress.batch}"
+    return f"epoch {progress.epoch}"
 
 
 def _record(training: Training, folder: Path, accuracy: float | None = None) -> None:
@@ -258,7 +276,8 @@ class _Interrupt:
     def _note(self, *_) -> None:
         self.noted = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        print("\nstopping after this step; once more stops at once", file=sys.stderr)
+        # What is being written, as the bar may be, print cannot enter a second time.
+        os.write(2, b"\nstopping after this step; once more stops at once\n")
 
 
 class _Report(Callback):
@@ -268,7 +287,7 @@ class _Report(Callback):
         self.training, self.folder, self.interrupt = training, folder, interrupt
         self.images, self.epochs = images, training.settings["epochs"]
         self.bar = None
-        self.saved = training.progress.epoch, training.progress.batch
+        self.saved = ""  # the place up to which the checkpoint has the run
         self.saved_best = 0
         self.due = 0.0  # when saving is worth its time again
         self.headed = False
@@ -295,15 +314,15 @@ class _Report(Callback):
     def on_epoch_end(self, network, epoch, history):
         self.close()
         place, speed = f"{epoch}/{self.epochs}", self.images / history.seconds[-1]
-        print(
-            f"{place:>7}{history.loss[-1]:9.4f}{history.val_loss[-1]:10.4f}"
-            f"{history.val_accuracy[-1]:14.4f}{speed:11,.0f}",
-            end="",
-        )
+        mark = ""
         if self.folder and (_is_finished(self.training) or time.perf_counter() >= self.due):
             self.save()
-            print("  saved", end="")
-        print(flush=True)
+            mark = "  saved"
+        print(
+            f"{place:>7}{history.loss[-1]:9.4f}{history.val_loss[-1]:10.4f}"
+            f"{history.val_accuracy[-1]:14.4f}{speed:11,.0f}{mark}",
+            flush=True,
+        )
         return self.interrupt.noted
 
     def close(self) -> None:
@@ -313,31 +332,29 @@ class _Report(Callback):
 
     def save(self) -> None:
         """Write the run, its best network and its history, if there is anything new."""
-        progress, best, network = self.training.progress, self.training.best, self.training.network
-        now = (progress.epoch, progress.batch)
-        if not self.folder or now == self.saved:
+        place, best = _place(self.training.progress), self.training.best
+        if not self.folder or place == self.saved:
             return
         start = time.perf_counter()
         save_training(self.training, self.folder / CHECKPOINT)
+        self.saved = place
         if best.epoch > self.saved_best:
-            last = network._parameters.copy()
+            network = copy.copy(self.training.network)
             best.restore(network)
             network.save(self.folder / MODEL)
-            network._parameters[...] = last
             self.saved_best = best.epoch
         _record(self.training, self.folder)
-        self.saved = now
         end = time.perf_counter()
         self.due = end + (end - start) / SAVING
 
-    def last(self) -> str:
-        """Return where the last checkpoint is, and what to do with it."""
+    def kept(self) -> str:
+        """Return what is left of a run that does not reach its end."""
         if not self.folder:
             return "; nothing was saved, as --out DIR does"
-        if self.saved == (0, 0):
-            return "; nothing was saved before"
-        epoch, step = self.saved
-        return (
-            f"; {self.folder / CHECKPOINT} holds epoch {epoch}, step {step}: go on with "
-            f"cyconv train --resume {self.folder}"
-        )
+        return f"; {self.folder / CHECKPOINT} holds the run after {self.saved}"
+
+    def way_on(self) -> str:
+        """Return what is left of a run that does not reach its end, and how it goes on."""
+        if not self.folder:
+            return self.kept()
+        return f"{self.kept()}, where cyconv train --resume {self.folder} goes on"

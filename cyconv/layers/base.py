@@ -142,7 +142,9 @@ class Layer:
                 )
             checks.not_empty(x, self.who, "x")
             self.setup(x.shape[1:])
-            self.bind(np.zeros(self.size, x.dtype), np.zeros(self.size, x.dtype))
+            arena = checks.allocate((2, self.size), x.dtype, self.who, "parameters and gradients")
+            arena[...] = 0
+            self.bind(*arena)
             self.initialize(np.random.default_rng(0))
         x = checks.array(x, self.who, "x", ("N", *self.input_shape))
         return x.astype(np.result_type(x, *self.parameters.values()), copy=False)

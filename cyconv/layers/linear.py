@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from cyconv._core import linear, stage
-from cyconv.checks import blas_extent, shape_text
+from cyconv.checks import allocate, blas_extent, shape_text
 from cyconv.geometry import Geometry, integer
 from cyconv.initializers import xavier_uniform, zeros
 from cyconv.layers.base import Layer
@@ -48,7 +48,7 @@ class Linear(Layer):
         x = self.enter(x)
         self.save(x)
         blas_extent(len(x), self.who, "the batch")
-        y = np.empty((len(x), self.out_features), x.dtype)
+        y = allocate((len(x), self.out_features), x.dtype, self.who, "y")
         if len(x):
             with one_blas_thread():
                 linear.forward(

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -53,8 +54,21 @@ def stall(handler):
     handler.server.closing.wait(20)
 
 
+def chunks(handler):
+    """Send half of the file in chunks, then what is no chunk."""
+    handler.send_response(200)
+    handler.send_header("Transfer-Encoding", "chunked")
+    handler.end_headers()
+    half = CONTENT[: len(CONTENT) // 2]
+    handler.wfile.write(b"%x\r\n%s\r\n" % (len(half), half) + b"no chunk\r\n")
+
+
 FAULTS = {
     "cut": (send(CONTENT[:-1], promised=len(CONTENT)), "255999 bytes of SHA-256"),
+    "fewer bytes than promised to be sent": (send(CONTENT, len(CONTENT) - 1), "255999 bytes of"),
+    "a length that is none": (send(CONTENT[1:], promised="many"), "255999 bytes of"),
+    "a broken chunk": (chunks, "IncompleteRead"),
+    "a page that says sorry": (send(b"<html>sorry</html>"), "18 bytes of SHA-256"),
     "wrong bytes": (send(CONTENT[::-1]), "256000 bytes of SHA-256"),
     "too long": (send(CONTENT + b"0"), "256001 bytes of SHA-256"),
     "empty": (send(b""), "0 bytes of SHA-256"),
@@ -68,6 +82,8 @@ FAULTS = {
     "redirect to http": (redirect("http://127.0.0.1:9/one"), "only https is accepted"),
     "redirect to a file": (redirect("file:///etc/hostname"), "is not allowed"),
     "redirect to itself": (redirect("one"), "infinite loop"),
+    "redirect to nowhere": (redirect("https://127.0.0.1:9/one"), "refused"),
+    "redirect to another file": (redirect("/good/other"), "404"),
 }
 
 
@@ -190,6 +206,69 @@ def test_many_may_download_at_once(mirrors, tmp_path):
     for thread in threads:
         thread.join()
     assert not errors
+    assert stored(tmp_path) == dict.fromkeys(FILES, CONTENT)
+
+
+CHILD = f"""
+import sys
+from pathlib import Path
+from cyconv.datasets.download import download
+print("ready", flush=True)
+sys.stdin.readline()
+download(sys.argv[1:2], {FILES!r}, Path(sys.argv[2]))
+"""
+
+
+@contextmanager
+def downloading(mirror, directory, processes):
+    """Start processes that download the files, all at the same moment."""
+    with ExitStack() as stack:
+        children = [
+            stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-c", CHILD, mirror, directory],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                )
+            )
+            for _ in range(processes)
+        ]
+        for child in children:
+            assert child.stdout.readline() == b"ready\n"
+        for child in children:
+            child.stdin.write(b"\n")
+            child.stdin.flush()
+        yield children
+
+
+def test_eight_processes_may_download_at_once_into_one_cache(server, mirrors, tmp_path, figure):
+    cache = tmp_path / "cache"
+    with downloading(mirrors[1], cache, 8) as children:
+        for child in children:
+            _, error = child.communicate(timeout=60)
+            assert child.returncode == 0, error
+    assert stored(cache) == dict.fromkeys(FILES, CONTENT)
+    assert sorted(server.asked) == sorted(["/good/one", "/good/two"] * 8)
+    figure("processes that downloaded into one cache at once", 8)
+
+
+def test_a_download_that_is_killed_leaves_nothing_under_the_name(server, mirrors, tmp_path):
+    begun = threading.Event()
+
+    def half(handler):
+        begun.set()
+        stall(handler)
+
+    server.routes["/bad/one"] = half
+    with downloading(mirrors[0], tmp_path, 1) as (child,):
+        assert begun.wait(20)
+        child.kill()
+    assert child.returncode != 0
+    (left,) = tmp_path.iterdir()
+    assert re.fullmatch("one[.][0-9a-f]{32}", left.name)
+    os.utime(left, (0, 0))  # as if that had been long ago
+    download(mirrors[1:], FILES, tmp_path)
     assert stored(tmp_path) == dict.fromkeys(FILES, CONTENT)
 
 
