@@ -199,7 +199,7 @@ def _read(path, expected: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         kind = header["format"]
     except BAD as error:
         raise CheckpointError(
-            f"{path}: this is no complete safetensors file of cyconv ({error})"
+            f"{path}: this is no complete safetensors file of cyconv ({_reason(error)})"
         ) from None
     if damaged:
         raise CheckpointError(f"{path}: the file is damaged; its digest does not match its content")
@@ -219,7 +219,15 @@ def _judged(path) -> Iterator[None]:
     try:
         yield
     except BAD as error:
-        raise CheckpointError(f"{path}: the description in it is not valid: {error}") from None
+        raise CheckpointError(
+            f"{path}: the description in it is not valid: {_reason(error)}"
+        ) from None
+
+
+def _reason(error: Exception) -> str:
+    """Return what an error says, in which a file may have put anything, fit for a terminal."""
+    text = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+    return "".join(each if each.isprintable() else " " for each in text)[:300]
 
 
 def _check_shapes(layers, input_shape, dtype, tensors) -> None:

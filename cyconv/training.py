@@ -164,8 +164,8 @@ def fit(
     TypeError, ValueError
         If an argument does not fit; nothing is trained then.
     FloatingPointError
-        If the loss of a batch or of the validation data is NaN or infinite; the text names epoch
-        and step.
+        If the loss of a batch or of the validation data, or after an epoch a parameter, is NaN or
+        infinite; the text names epoch and step.
     """
     who = "Network.fit"
     x = network._images(x, who)
@@ -220,13 +220,12 @@ def fit(
             progress.seconds += time.perf_counter() - start
             if any([each.on_batch_end(network, batch + 1, loss) for each in called]):
                 return history
+        if not np.isfinite(network._parameters).all():
+            raise _diverged(who, "a parameter is NaN or infinite", epoch, batches)
         if validation_data is not None:
             loss, accuracy = network.evaluate(*validation_data)
             if not math.isfinite(loss):
-                raise FloatingPointError(
-                    f"{who}: the loss of the validation data is {loss} after epoch {epoch}, step "
-                    f"{batches}; look for NaN or infinity in the data, or lower the learning rate"
-                )
+                raise _diverged(who, f"the loss of the validation data is {loss}", epoch, batches)
             history.val_loss.append(loss)
             history.val_accuracy.append(accuracy)
         history.loss.append(progress.loss / len(x))
@@ -235,6 +234,13 @@ def fit(
         if any([each.on_epoch_end(network, epoch, history) for each in called]):
             break
     return history
+
+
+def _diverged(who: str, what: str, epoch: int, step: int) -> FloatingPointError:
+    return FloatingPointError(
+        f"{who}: {what} after epoch {epoch}, step {step}; look for NaN or infinity in the data, or "
+        "lower the learning rate"
+    )
 
 
 @contextmanager

@@ -52,7 +52,8 @@ def check(path, content):
         try:
             read.append(load(path))
         except CheckpointError as error:
-            assert str(error).startswith(f"{path}: "), error
+            text = str(error)
+            assert text.startswith(f"{path}: ") and text.isprintable(), error
     if not read:
         return False
     (result,) = read

@@ -168,14 +168,18 @@ def test_a_loss_that_diverges_names_its_epoch(data):
         small().fit(*data, epochs=5, callbacks=[poison])
 
 
-def test_weights_that_diverge_in_the_last_step_of_an_epoch_are_found(data):
+@pytest.mark.parametrize(
+    ("value", "what"),
+    [(np.nan, "a parameter is NaN"), (3e38, "the loss of the validation data is")],
+)
+def test_weights_that_diverge_in_the_last_step_of_an_epoch_are_found(value, what, data):
     class Poison(Callback):
         def on_batch_end(self, network, batch, loss):
             if batch == 3 and progress.epoch == 1:
-                network.parameters()["1.bias"][0] = np.nan
+                network.parameters()["1.weight"][...] = value
 
     progress = Progress()
-    with pytest.raises(FloatingPointError, match=r"validation data is nan after epoch 2, step 3;"):
+    with pytest.raises(FloatingPointError, match=f"{what}.* after epoch 2, step 3;"):
         small().fit(
             *data, epochs=5, batch_size=20, validation_data=data, callbacks=[Poison()],
             progress=progress,
@@ -365,3 +369,14 @@ def test_a_refused_argument_trains_nothing(name, data):
         argument = name.partition("\\")[0]
         net.fit(**{"x": x, "labels": labels, argument: REFUSED[name](x, labels)})
     np.testing.assert_array_equal(net._parameters, small()._parameters)
+
+
+def test_weights_that_diverge_in_the_last_step_are_found_without_validation():
+    net = Network([Linear(4), Linear(3), Softmax()], (2,))
+    first, second = net.parameters()["0.weight"], net.parameters()["1.weight"]
+    first[...] = 0  # the loss is finite, the gradient of the first weight is not
+    second *= 100
+    with pytest.raises(
+        FloatingPointError, match="a parameter is NaN or infinite after epoch 1, step 1"
+    ):
+        net.fit(np.full((4, 2), 1e38, np.float32), [0, 1, 2, 0], epochs=1)
