@@ -171,6 +171,7 @@ def test_a_loss_that_diverges_names_its_epoch(data):
 @pytest.mark.parametrize(
     ("value", "what"),
     [(np.nan, "a parameter is NaN"), (3e38, "the loss of the validation data is")],
+    [(np.nan, "a parameter is NaN"), (3e38, "the loss of the validation data is")],
 )
 def test_weights_that_diverge_in_the_last_step_of_an_epoch_are_found(value, what, data):
     class Poison(Callback):
