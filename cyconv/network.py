@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from cyconv.schedules import Schedule
     from cyconv.training import Callback, History, Progress
 
+_DTYPES = ("float32", "float64", *checks.FLOATS)
 CHUNK = 2048  # images that evaluate and predict take at once: memory does not grow with the data
 
 
@@ -74,7 +75,7 @@ class Network:
             for axis, size in enumerate(input_shape)
         )
         self.seed = integer(seed, "Network", "seed", 0)
-        if dtype is None or dtype not in ("float32", "float64", *checks.FLOATS):
+        if dtype is None or isinstance(dtype, np.ndarray) or dtype not in _DTYPES:
             raise TypeError(f"Network: dtype must be float32 or float64, got {dtype!r}")
         self.output_shape = self._set_up_layers()
         size = sum(layer.size for layer in self.layers)

@@ -48,7 +48,7 @@ class Adam:
     ) -> None:
         if not isinstance(betas, (tuple, list)) or len(betas) != 2:
             raise ValueError(f"Adam: betas must be a pair of numbers, got {betas!r}")
-        self.learning_rate = number(learning_rate, "Adam", "learning_rate")
+        self.learning_rate = learning_rate
         self.betas = (number(betas[0], "Adam", "betas[0]"), number(betas[1], "Adam", "betas[1]"))
         self.eps = number(eps, "Adam", "eps")
         if max(self.betas) >= 1:
@@ -60,18 +60,32 @@ class Adam:
         self.m: np.ndarray | None = None
         self.v: np.ndarray | None = None
 
+    @property
+    def learning_rate(self) -> float:
+        """The step size; a new one must be finite and at least 0."""
+        return self._learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, value: float) -> None:
+        self._learning_rate = number(value, "Adam", "learning_rate")
+
     def step(self, parameters: np.ndarray, gradients: np.ndarray) -> None:
         """Move the flat array `parameters` against `gradients`, in place.
 
         Raises
         ------
         TypeError, ValueError
-            If they are not flat, contiguous arrays of one floating type and length.
+            If they are not flat, contiguous arrays of one floating type and length, if they share
+            memory, or if `parameters` is read-only.
         RuntimeError
             If the optimizer has worked on other parameters before: its means belong to them.
         """
         _flat(parameters, "parameters", parameters)
         _flat(gradients, "gradients", parameters)
+        if not parameters.flags.writeable:
+            raise ValueError("Adam.step: parameters must be writable, got a read-only array")
+        if np.may_share_memory(parameters, gradients):
+            raise ValueError("Adam.step: gradients must not share memory with parameters")
         if self._arena is None:
             if self.m is None or self.v is None:  # those of a checkpoint are there
                 self.m, self.v = np.zeros_like(parameters), np.zeros_like(parameters)

@@ -192,6 +192,8 @@ def fit(
     progress = Progress() if progress is None else progress
     if not isinstance(progress, Progress):
         raise TypeError(f"{who}: progress must be a Progress, got {progress!r}")
+    integer(progress.epoch, who, "progress.epoch", 0)
+    integer(progress.batch, who, "progress.batch", 0)
     history = progress.history
     batches = -(-len(x) // batch_size)
     if progress.batch > batches:

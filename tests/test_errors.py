@@ -264,6 +264,12 @@ row(
     "Softmax '8': dy must have shape (2, 10), got (2, 9)",
 )
 row(
+    "Network of an array for a dtype",
+    lambda: Network([Flatten()], (2, 2, 1), dtype=ones(3)),
+    TypeError,
+    "Network: dtype must be float32 or float64",
+)
+row(
     "Network.backward before forward",
     lambda: presets.exercise().backward(ones(2, 10)),
     RuntimeError,
@@ -821,7 +827,15 @@ for name, value, error in (
     ("eps", "1e-8", TypeError),
 ):
     row(f"Adam {name} {value!r}", partial(Adam, **{name: value}), error, f"Adam: {name}")
-half = ones(3, dtype=np.float16)
+for value, error in ((math.nan, ValueError), (-1, ValueError), ("1", TypeError)):
+    row(
+        f"a learning rate of {value!r} later",
+        partial(setattr, Adam(), "learning_rate", value),
+        error,
+        "Adam: learning_rate must be",
+    )
+half, same, fixed = ones(3, dtype=np.float16), ones(4), ones(3)
+fixed.flags.writeable = False
 for what, parameters, gradients, error, text in (
     ("fewer gradients", ones(10), ones(3), ValueError, "gradients must be flat"),
     ("more gradients", ones(3), ones(10), ValueError, "gradients must be flat"),
@@ -833,6 +847,8 @@ for what, parameters, gradients, error, text in (
     ("parameters with gaps", ones(6)[::2], ones(3), ValueError, "parameters must be flat"),
     ("two dimensions", ones(3, 1), ones(3, 1), ValueError, "parameters must be flat"),
     ("float16", half, half, TypeError, "parameters must be an array of float"),
+    ("read-only parameters", fixed, ones(3), ValueError, "parameters must be writable"),
+    ("overlapping arrays", same[1:], same[:3], ValueError, "gradients must not share memory"),
 ):
     row(
         f"Adam.step with {what}",
