@@ -98,13 +98,10 @@ cdef inline void multiply(
         strips(a, a_row, a_step, b + column, b_step, c + column, c_row, rows, steps, 2, LANES,
                accumulate)
         column += 2 * LANES
-    if column + LANES <= columns:
-        strips(a, a_row, a_step, b + column, b_step, c + column, c_row, rows, steps, 1, LANES,
-               accumulate)
-        column += LANES
-    if column < columns:
+    while column < columns:
         strips(a, a_row, a_step, b + column, b_step, c + column, c_row, rows, steps, 1,
-               columns - column, accumulate)
+               min(LANES, columns - column), accumulate)
+        column += LANES
 
 
 cdef inline void strips(
@@ -167,7 +164,7 @@ cdef inline void tile(
     cdef vector r0, r1, r2, r3, left
     for i in range(rows):
         if accumulate:
-            t0[i] = load_part(c + i * c_row, part) if part < LANES else load(c + i * c_row)
+            t0[i] = load_part(c + i * c_row, part) if width == 1 else load(c + i * c_row)
         else:
             t0[i] = zeros()
         if width > 1:
@@ -176,7 +173,7 @@ cdef inline void tile(
             t2[i] = load(c + i * c_row + 2 * LANES) if accumulate else zeros()
             t3[i] = load(c + i * c_row + 3 * LANES) if accumulate else zeros()
     for s in range(steps):
-        r0 = load_part(b + s * b_step, part) if part < LANES else load(b + s * b_step)
+        r0 = load_part(b + s * b_step, part) if width == 1 else load(b + s * b_step)
         if width > 1:
             r1 = load(b + s * b_step + LANES)
         if width > 2:
@@ -191,7 +188,7 @@ cdef inline void tile(
                 t2[i] = t2[i] + left * r2
                 t3[i] = t3[i] + left * r3
     for i in range(rows):
-        if part < LANES:
+        if width == 1:
             store_part(c + i * c_row, t0[i], part)
         else:
             store(c + i * c_row, t0[i])
