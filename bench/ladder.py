@@ -195,7 +195,7 @@ def draw(path, panels):
         names, speeds, texts, colors = zip(*bars, strict=True)
         drawn = axis.barh(names, speeds, color=colors)
         axis.bar_label(drawn, texts, padding=5)
-        axis.set(title=title, xscale="log", xlim=(1, 8 * max(speeds)))
+        axis.set(title=title, xscale="log", xlim=(1, 12 * max(speeds)))
         axis.invert_yaxis()
         axis.spines[["top", "right"]].set_visible(False)
         axis.xaxis.set_major_formatter("{x:g}")
