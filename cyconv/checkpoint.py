@@ -29,7 +29,7 @@ NETWORK, TRAINING = "cyconv network 1", "cyconv training 1"
 # In the JSON inside the header's JSON; its own bytes count as zeros in it.
 DIGEST = re.compile(rb'\\"sha256\\": \\"([0-9a-f]{64})\\"')
 # What a file that is none of ours, or made to do harm, can let its readers raise.
-BAD = (
+BAD: tuple[type[Exception], ...] = (
     safetensors.SafetensorError, ValueError, KeyError, TypeError, AttributeError, IndexError,
     RecursionError, MemoryError, OverflowError,
 )  # fmt: skip
