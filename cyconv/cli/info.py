@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import platform
 import re
@@ -27,6 +28,8 @@ def add(commands) -> None:
         help="show versions, OpenMP, BLAS, threads, caches and data",
         description=__doc__,
         allow_abbrev=False,
+        epilog="examples:\n  cyconv info\n  cyconv info --json    for a report or a program",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--json", action="store_true", help="print the same as JSON")
     parser.set_defaults(run=run)

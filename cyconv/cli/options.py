@@ -52,12 +52,13 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
         "--dataset",
         choices=("auto", "mnist", "digits"),
         default="auto",
-        help="auto (default): MNIST, or the small embedded digits",
+        metavar="NAME",
+        help="mnist, digits (embedded), auto: the first to be had",
     )
     parser.add_argument(
         "--data",
         metavar="DIR",
-        help="folder with the four files of MNIST (default: $CYCONV_DATA, cache, download)",
+        help="of MNIST (default: $CYCONV_DATA, cache, download)",
     )
     parser.set_defaults(parser=parser)
 

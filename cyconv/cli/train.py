@@ -66,6 +66,7 @@ examples:
 def add(commands) -> None:
     parser = commands.add_parser(
         "train",
+        usage="cyconv train [options]",
         help="train a network on handwritten digits",
         description="Train a network on handwritten digits and tell how well it reads them.",
         epilog=EXAMPLE,
@@ -74,17 +75,25 @@ def add(commands) -> None:
     )
     option = parser.add_argument
     option(
-        "--preset", choices=("exercise", "wide"), help="4,934 parameters (default), or 3.3 million"
+        "--preset",
+        choices=("exercise", "wide"),
+        metavar="NAME",
+        help="exercise (default, 4,934 parameters), wide (3.3 million)",
     )
     option("--epochs", type=whole_number(1), metavar="N", help="default: 20")
     option("--batch-size", type=whole_number(1), metavar="N", help="images in a step (default: 64)")
     option("--learning-rate", type=positive_number, metavar="X", help="Adam's (default: 0.002)")
-    option("--schedule", choices=tuple(SCHEDULES), help="of the learning rate (default: cosine)")
+    option(
+        "--schedule",
+        choices=tuple(SCHEDULES),
+        metavar="NAME",
+        help="of the rate: constant, cosine (default), onecycle",
+    )
     option(
         "--early-stop",
         type=whole_number(1),
         metavar="N",
-        help="stop after N epochs without a better validation accuracy",
+        help="after N epochs without a better validation accuracy",
     )
     option("--seed", type=whole_number(0), metavar="N", help="weights and order (default: 0)")
     add_thread_option(parser)

@@ -529,14 +529,17 @@ def test_on_a_terminal_there_is_a_bar_that_leaves_nothing_behind():
     assert re.fullmatch(r"test accuracy [01]\.\d{4}", shown[-2])
 
 
-def test_a_help_page_fits_a_screen_and_has_an_example(capsys, monkeypatch):
+@pytest.mark.parametrize(
+    "command", ("train", "evaluate", "predict", "export", "verify", "bench", "info")
+)
+def test_a_help_page_fits_a_screen_and_has_an_example(command, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit) as stopped:
-        main(["train", "--help"])
+        main([command, "--help"])
     assert stopped.value.code == 0
-    out = capsys.readouterr().out
-    assert "\n  cyconv train --resume run " in out
-    assert len(out.splitlines()) <= 40 and max(map(len, out.splitlines())) <= 80
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith(f"  cyconv {command} ") for line in lines)
+    assert len(lines) <= 24 and max(map(len, lines)) <= 80
 
 
 @pytest.mark.parametrize(
