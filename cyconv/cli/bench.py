@@ -18,8 +18,8 @@ from cyconv.timing import interleave, print_row, seconds_each
 
 EXAMPLE = """\
 examples:
-  cyconv bench                                     takes about a minute
-  cyconv bench --preset exercise --seconds 0.2     longer turns, steadier figures
+  cyconv bench                                   takes about a minute
+  cyconv bench --preset exercise --seconds 0.2   longer turns, steadier figures
 """
 TASKS = {
     f"{name} {batch}": (make, operations, batch)

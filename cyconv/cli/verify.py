@@ -20,7 +20,7 @@ EXAMPLE = """\
 examples:
   cyconv verify
   cyconv verify --input 28 28 1 --kernel 8 --filters 4 --stride 2
-  cyconv verify --input 32 40 3 --kernel 3 5 --filters 16 --padding same --batch 64
+  cyconv verify --input 32 40 3 --kernel 3 5 --filters 16 --padding same
 """
 LEGEND = """\
 A batch of {} repeats the few images that the naive loops, on one thread, have time for.
@@ -43,8 +43,8 @@ def add(commands) -> None:
         "verify",
         help="compare the kernels with the naive loops",
         description="Compare im2col, col2im, convolution and its gradients with the naive loops:\n"
-        "on integers exactly, on reals within the bound of float32, and in time. Exits with\n"
-        "1 if any result differs. Without a geometry: all layers of both networks.",
+        "on integers exactly, on reals within the bound of float32, and in time. Exits\n"
+        "with 1 if any result differs. Without a geometry: all layers of both networks.",
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
