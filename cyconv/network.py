@@ -395,11 +395,8 @@ class Network:
         the pickle names: it is for processes of one's own, and `save` for files to keep or share.
         """
         layers = list(map(copy.copy, self.layers))
-        nothing = self._parameters[:0]
         for layer in layers:
             layer.reset()
-            layer.bind(nothing, nothing)
-            layer._saved = None
         arguments = (layers, self.input_shape, self.seed, str(self._parameters.dtype))
         return type(self), arguments, self._parameters
 

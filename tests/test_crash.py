@@ -14,7 +14,7 @@ import pytest
 from cyconv import Network
 from cyconv.checkpoint import load_training
 from cyconv.cli import main
-from tests.cli.test_train import FILES, bits, rows
+from tests.cli.test_train import FILES, bits, never_stopped, rows
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and limits are POSIX's")
 
@@ -63,17 +63,13 @@ def run_and_kill(arguments, first_line, seconds):
 @pytest.fixture(autouse=True)
 def plain(monkeypatch):
     """Draw no pictures in this process either."""
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.style", None)
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """Return the folder of the run that nobody has killed."""
-    folder = tmp_path_factory.mktemp("whole")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "matplotlib", None)
-        assert main([*ARGUMENTS, "--out", str(folder)]) == 0
-    return folder
+    return never_stopped(tmp_path_factory.mktemp("whole"), ARGUMENTS)
 
 
 def command(folder):

@@ -8,6 +8,7 @@ import sys
 
 from cyconv import __version__
 from cyconv.cli import bench, evaluate, export, info, predict, train, verify
+from cyconv.threads import set_num_threads
 
 
 def main(arguments=None) -> int:
@@ -25,6 +26,8 @@ def main(arguments=None) -> int:
         module.add(commands)
     args = parser.parse_args(arguments)
     try:
+        if getattr(args, "threads", None):
+            set_num_threads(args.threads)
         code = args.run(args)
         sys.stdout.flush()
         return code

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable
 from functools import partial
@@ -10,10 +9,10 @@ from functools import partial
 import numpy as np
 
 from cyconv import __version__, functional, measure, naive, presets
-from cyconv.cli.options import positive_number, thread_count
+from cyconv.cli.options import add_command, add_thread_option, positive_number
 from cyconv.layers import Conv2D
 from cyconv.measure import Convolution
-from cyconv.threads import get_num_threads, set_num_threads
+from cyconv.threads import get_num_threads
 from cyconv.timing import interleave, print_row, seconds_each
 
 EXAMPLE = """\
@@ -37,18 +36,18 @@ LAYER_WIDTHS = 48, 8, 8
 
 
 def add(commands) -> None:
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "bench",
-        help="measure training and prediction on this machine",
-        description="Measure training and prediction of both networks, on one thread and on all,\n"
+        run,
+        "measure training and prediction on this machine",
+        "Measure training and prediction of both networks, on one thread and on all,\n"
         "beside a large sgemm, and their convolutions beside the naive loops.",
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        EXAMPLE,
     )
     option = parser.add_argument
     option("--preset", choices=("exercise", "wide"), help="one of the networks (default: both)")
-    option("--threads", type=thread_count, metavar="N", help="default: the cores that may be used")
+    add_thread_option(parser)
     option(
         "--seconds",
         type=positive_number,
@@ -57,13 +56,10 @@ def add(commands) -> None:
         help="of each turn, unless one call takes longer (default: %(default)s)",
     )
     option("--json", action="store_true", help="print the results as JSON")
-    parser.set_defaults(run=run)
 
 
 def run(args) -> int:
     """Measure and print network after network."""
-    if args.threads:
-        set_num_threads(args.threads)
     threads = get_num_threads()
     about = measure.about(threads)
     if not args.json:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import sys
@@ -10,10 +9,15 @@ from pathlib import Path
 
 from cyconv import __version__, plots
 from cyconv.checks import shape_text
-from cyconv.cli.options import add_data_options, add_thread_option, load_data
+from cyconv.cli.options import (
+    add_command,
+    add_data_options,
+    add_model_argument,
+    add_thread_option,
+    load_data,
+)
 from cyconv.metrics import confusion_matrix, precision_and_recall
 from cyconv.network import Network
-from cyconv.threads import set_num_threads
 
 EXAMPLE = """\
 examples:
@@ -24,16 +28,16 @@ examples:
 
 
 def add(commands) -> None:
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "evaluate",
-        help="tell how well a trained network reads the test images",
-        description="Tell how well a trained network reads the test images, digit by digit.",
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        run,
+        "tell how well a trained network reads the test images",
+        "Tell how well a trained network reads the test images, digit by digit.",
+        EXAMPLE,
     )
     option = parser.add_argument
-    option("model", metavar="MODEL", help="a network that cyconv train or Network.save wrote")
+    add_model_argument(parser)
     add_data_options(parser)
     add_thread_option(parser)
     option(
@@ -43,13 +47,10 @@ def add(commands) -> None:
         help="folder for confusion.png, mistakes.png and filters.png (extra plot)",
     )
     option("--json", action="store_true", help="print the results as JSON")
-    parser.set_defaults(run=run)
 
 
 def run(args) -> int:
     """Print loss, accuracy, and the confusion matrix with precision and recall of each class."""
-    if args.threads:
-        set_num_threads(args.threads)
     network = Network.load(args.model)
     data = load_data(args)
     x, labels = data.test

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from cyconv.cli.options import add_command, add_model_argument
 from cyconv.export import interface, to_onnx
 from cyconv.network import Network
 
@@ -20,18 +21,16 @@ In Python, for uint8 images of shape (N, 28, 28, 1):
 
 
 def add(commands) -> None:
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "export",
-        help="write a trained network to an ONNX file",
-        description="Write a trained network to an ONNX file (extra onnx).",
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        run,
+        "write a trained network to an ONNX file",
+        "Write a trained network to an ONNX file (extra onnx).",
+        EXAMPLE,
     )
-    option = parser.add_argument
-    option("model", metavar="MODEL", help="a network that cyconv train or Network.save wrote")
-    option("file", metavar="FILE.onnx", type=_onnx_file, help="the file to write")
-    parser.set_defaults(run=run)
+    add_model_argument(parser)
+    parser.add_argument("file", metavar="FILE.onnx", type=_onnx_file, help="the file to write")
 
 
 def run(args) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import platform
 import re
@@ -14,6 +13,7 @@ import scipy
 
 import cyconv
 from cyconv._core import HAS_OPENMP, SIMD
+from cyconv.cli.options import add_command
 from cyconv.datasets.mnist import find_mnist
 from cyconv.errors import DownloadError
 from cyconv.threads import available_cores, get_num_threads, scipy_blas
@@ -23,16 +23,15 @@ PROCESSOR = Path("/proc/cpuinfo")
 
 
 def add(commands) -> None:
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "info",
-        help="show versions, OpenMP, BLAS, threads, caches and data",
-        description=__doc__,
-        allow_abbrev=False,
-        epilog="examples:\n  cyconv info\n  cyconv info --json    for a report or a program",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        run,
+        "show versions, OpenMP, BLAS, threads, caches and data",
+        __doc__,
+        "examples:\n  cyconv info\n  cyconv info --json    for a report or a program",
     )
     parser.add_argument("--json", action="store_true", help="print the same as JSON")
-    parser.set_defaults(run=run)
 
 
 def run(args) -> int:

@@ -6,8 +6,35 @@ import argparse
 import math
 import os
 import sys
+from collections.abc import Callable
 
 from cyconv import datasets
+
+
+def add_command(
+    commands, name: str, run: Callable[..., int], line: str, description: str, examples: str
+) -> argparse.ArgumentParser:
+    """Return the parser of a sub-command that `run` carries out; `run` finds it in its arguments.
+
+    `line` describes it in the list of commands, `description` and `examples` on its own page.
+    """
+    parser = commands.add_parser(
+        name,
+        help=line,
+        description=description,
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=run, parser=parser)
+    return parser
+
+
+def add_model_argument(parser: argparse.ArgumentParser) -> None:
+    """Add MODEL."""
+    parser.add_argument(
+        "model", metavar="MODEL", help="a network that cyconv train or Network.save wrote"
+    )
 
 
 def whole_number(minimum: int):
@@ -60,7 +87,6 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="of MNIST (default: $CYCONV_DATA, cache, download)",
     )
-    parser.set_defaults(parser=parser)
 
 
 def load_data(args: argparse.Namespace) -> datasets.Dataset:
@@ -75,7 +101,7 @@ def load_data(args: argparse.Namespace) -> datasets.Dataset:
 
 
 def add_thread_option(parser: argparse.ArgumentParser) -> None:
-    """Add --threads."""
+    """Add --threads, which `main` sets."""
     parser.add_argument(
         "--threads", type=thread_count, metavar="N", help="default: the cores that may be used"
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import warnings
@@ -10,8 +9,8 @@ import warnings
 import numpy as np
 
 from cyconv import checks
+from cyconv.cli.options import add_command, add_model_argument
 from cyconv.errors import DataFormatError
-from cyconv.images import read_digit
 from cyconv.network import Network
 
 DESCRIPTION = """\
@@ -30,17 +29,15 @@ examples:
 
 
 def add(commands) -> None:
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "predict",
-        help="tell which digit a picture shows",
-        description=DESCRIPTION,
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        run,
+        "tell which digit a picture shows",
+        DESCRIPTION,
+        EXAMPLE,
     )
-    parser.add_argument(
-        "model", metavar="MODEL", help="a network that cyconv train or Network.save wrote"
-    )
+    add_model_argument(parser)
     parser.add_argument(
         "images",
         metavar="IMAGE",
@@ -48,11 +45,12 @@ def add(commands) -> None:
         help="PNG, JPEG, BMP or PGM file of one digit (extra image)",
     )
     parser.add_argument("--json", action="store_true", help="print all probabilities as JSON")
-    parser.set_defaults(run=run)
 
 
 def run(args) -> int:
     """Print what the network sees in each picture that can be read."""
+    from cyconv.images import read_digit  # SciPy's ndimage would delay all other commands
+
     network = Network.load(args.model)
     if network.input_shape not in ((28, 28, 1), (28, 28)):
         raise ValueError(

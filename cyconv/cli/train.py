@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import copy
 import hashlib
 import json
@@ -17,6 +16,7 @@ from tqdm import tqdm
 from cyconv import __version__, plots, presets
 from cyconv.checkpoint import Training, load_training, save_training
 from cyconv.cli.options import (
+    add_command,
     add_data_options,
     add_thread_option,
     load_data,
@@ -28,7 +28,7 @@ from cyconv.files import replacement
 from cyconv.metrics import confusion_matrix
 from cyconv.optimizers import Adam
 from cyconv.schedules import SCHEDULES
-from cyconv.threads import get_num_threads, set_num_threads
+from cyconv.threads import get_num_threads
 from cyconv.training import Callback, KeepBest, Progress
 
 HELD_OUT = 12  # one training image in so many is held out to find the best epoch: 5,000 of MNIST
@@ -64,15 +64,16 @@ examples:
 
 
 def add(commands) -> None:
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "train",
-        usage="cyconv train [options]",
-        help="train a network on handwritten digits",
-        description="Train a network on handwritten digits and tell how well it reads them.",
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        run,
+        "train a network on handwritten digits",
+        "Train a network on handwritten digits and tell how well it reads them.",
+        EXAMPLE,
     )
+    parser.usage = "cyconv train [options]"
+    default = {name: f"default: {value}" for name, value in DEFAULTS.items()}
     option = parser.add_argument
     option(
         "--preset",
@@ -80,9 +81,19 @@ def add(commands) -> None:
         metavar="NAME",
         help="exercise (default, 4,934 parameters), wide (3.3 million)",
     )
-    option("--epochs", type=whole_number(1), metavar="N", help="default: 20")
-    option("--batch-size", type=whole_number(1), metavar="N", help="images in a step (default: 64)")
-    option("--learning-rate", type=positive_number, metavar="X", help="Adam's (default: 0.002)")
+    option("--epochs", type=whole_number(1), metavar="N", help=default["epochs"])
+    option(
+        "--batch-size",
+        type=whole_number(1),
+        metavar="N",
+        help=f"images in a step ({default['batch_size']})",
+    )
+    option(
+        "--learning-rate",
+        type=positive_number,
+        metavar="X",
+        help=f"Adam's ({default['learning_rate']})",
+    )
     option(
         "--schedule",
         choices=tuple(SCHEDULES),
@@ -95,19 +106,19 @@ def add(commands) -> None:
         metavar="N",
         help="after N epochs without a better validation accuracy",
     )
-    option("--seed", type=whole_number(0), metavar="N", help="weights and order (default: 0)")
+    option(
+        "--seed", type=whole_number(0), metavar="N", help=f"weights and order ({default['seed']})"
+    )
     add_thread_option(parser)
     add_data_options(parser)
     option("--out", metavar="DIR", type=Path, help="folder for checkpoint, model and pictures")
     option("--resume", metavar="DIR", type=Path, help="go on with the run in that folder")
-    parser.set_defaults(run=run, dataset=None)
+    parser.set_defaults(dataset=None)
 
 
 def run(args) -> int:
     """Train as the arguments say, and print what a person wants to know."""
     _check_options(args)
-    if args.threads:
-        set_num_threads(args.threads)
     training = _resumed(args) if args.resume else _new(args)
     folder, settings, progress = args.resume or args.out, training.settings, training.progress
     data = load_data(args)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 from functools import partial
@@ -10,10 +9,10 @@ from functools import partial
 import numpy as np
 
 from cyconv import __version__, checks, functional, measure, naive, presets
-from cyconv.cli.options import thread_count, whole_number
+from cyconv.cli.options import add_command, add_thread_option, whole_number
 from cyconv.geometry import pair
 from cyconv.measure import Convolution
-from cyconv.threads import get_num_threads, set_num_threads
+from cyconv.threads import get_num_threads
 from cyconv.timing import interleave, print_row, seconds_each
 
 EXAMPLE = """\
@@ -39,15 +38,15 @@ TURNS, SECONDS = 5, 0.02  # of each side; of a turn, unless one call takes longe
 
 
 def add(commands) -> None:
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "verify",
-        help="compare the kernels with the naive loops",
-        description="Compare im2col, col2im, convolution and its gradients with the naive loops:\n"
+        run,
+        "compare the kernels with the naive loops",
+        "Compare im2col, col2im, convolution and its gradients with the naive loops:\n"
         "on integers exactly, on reals within the bound of float32, and in time. Exits\n"
         "with 1 if any result differs. Without a geometry: all layers of both networks.",
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        EXAMPLE,
     )
     option, size = parser.add_argument, whole_number(1)
     option("--input", type=size, nargs=3, metavar=("H", "W", "C"), help="size of an image")
@@ -62,16 +61,13 @@ def add(commands) -> None:
         help="or y x, or top bottom left right, or same, or valid (default: 0)",
     )
     option("--batch", type=size, default=512, metavar="N", help="images (default: %(default)s)")
-    option("--threads", type=thread_count, metavar="N", help="default: the cores that may be used")
+    add_thread_option(parser)
     option("--json", action="store_true", help="print the results as JSON")
-    parser.set_defaults(run=run, parser=parser)
 
 
 def run(args) -> int:
     """Compare, measure and print layer after layer; return 1 if a result differs."""
     layers = _layers(args)
-    if args.threads:
-        set_num_threads(args.threads)
     about = measure.about(get_num_threads())
     if not args.json:
         print(f"cyconv {__version__}, {about}\n{LEGEND.format(args.batch)}", flush=True)

@@ -113,8 +113,9 @@ class Layer:
             raise
 
     def reset(self) -> None:
-        """Undo `setup`: the layer belongs to no network again."""
-        self.index = self._declared = None
+        """Undo `setup` and all that came after it: the layer belongs to no network again."""
+        self.index = self._declared = self._saved = None
+        self.parameters, self.gradients = {}, {}
         self.input_shape = self.output_shape = ()
 
     def bind(self, parameters: np.ndarray, gradients: np.ndarray) -> None:

@@ -6,21 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cyconv import Adam, Network, datasets, errors, get_num_threads, plots, presets
+from cyconv import Network, datasets, errors, get_num_threads, plots
 from cyconv.cli import main
 from cyconv.layers import Flatten, Linear, Softmax
 
 TEST = datasets.load_digits()[1]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    """Return the path of a network that has seen the small digits twice."""
-    network = presets.exercise()
-    network.fit(*datasets.load_digits()[0], epochs=2, optimizer=Adam(2e-3))
-    path = tmp_path_factory.mktemp("run") / "model.safetensors"
-    network.save(path)
-    return str(path)
 
 
 def evaluate(model, *options):

@@ -7,23 +7,13 @@ import sys
 import numpy as np
 import pytest
 
-from cyconv import Adam, Network, datasets, presets
+from cyconv import Network
 from cyconv.cli import main
 from cyconv.images import read_digit
 from cyconv.layers import Conv1D, Flatten, Linear, Softmax
 
 pytest.importorskip("PIL", reason="needs the extra image")
 from PIL import Image, ImageDraw
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    """Return the path of a network that has seen the small digits twice."""
-    network = presets.exercise()
-    network.fit(*datasets.load_digits()[0], epochs=2, optimizer=Adam(2e-3))
-    path = tmp_path_factory.mktemp("run") / "model.safetensors"
-    network.save(path)
-    return str(path)
 
 
 @pytest.fixture

@@ -46,17 +46,21 @@ def bits(folder):
 @pytest.fixture(autouse=True)
 def plain(monkeypatch):
     """Draw no pictures where they are not what is tested: that takes a second."""
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.style", None)
+
+
+def never_stopped(folder, arguments):
+    """Return the folder of a run that was never stopped, without pictures."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "matplotlib.style", None)
+        assert main([*arguments, "--out", str(folder)]) == 0
+    return folder
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """Return the folder of a run of two epochs that was never stopped."""
-    folder = tmp_path_factory.mktemp("whole")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "matplotlib", None)
-        assert main([*SHORT, "--out", str(folder)]) == 0
-    return folder
+    return never_stopped(tmp_path_factory.mktemp("whole"), SHORT)
 
 
 def test_it_shows_the_network_each_epoch_and_the_accuracy(capsys):
