@@ -15,10 +15,10 @@ OPTIMIZED = [
     "-O3",
     "-fno-math-errno",
     "-fno-trapping-math",
-    # The kernels are small functions that call each other with numbers: all of them must be
-    # inlined, so that loops over these numbers unroll and tiles stay in registers.
-    "-DCYTHON_INLINE=__inline__ __attribute__((always_inline))",
 ]
+# What is inlined is the compiler's choice, but for kernels (cyconv/_core/kernel.pxd), and not that of
+# Cython's inline, without which a .pxd holds no function.
+INLINE = "-DCYTHON_INLINE=__attribute__((unused))"
 SANITIZERS = ["-fsanitize=address,undefined"]
 # What CYCONV_BUILD can ask for, and gcc's flags. "annotate" is for a look at the kernels: annotated
 # C in build/annotate, and line numbers in the modules; "debug" checks the indices of arrays;
@@ -101,7 +101,7 @@ class BuildExt(build_ext):
         if not compile_flags:
             print(NO_OPENMP, file=sys.stderr)
         if self.compiler.compiler_type != "msvc":
-            compile_flags = [*compile_flags, *BUILDS[BUILD]]
+            compile_flags = [*compile_flags, INLINE, *BUILDS[BUILD]]
         if BUILD == "address":
             link_flags = [*link_flags, *SANITIZERS]
         for extension in self.extensions:

@@ -8,6 +8,8 @@ matrix: im2col copies such runs, and col2im adds them back.
 from cython cimport floating
 from libc.string cimport memcpy, memset
 
+from cyconv._core.kernel cimport kernel
+
 
 cdef struct Window:
     # One convolution's sizes for one image: the fields of cyconv.geometry.Geometry.
@@ -70,7 +72,7 @@ cdef inline Py_ssize_t inside_end(const Window* g) noexcept nogil:
     return clamp(room // g.stride_w + 1 if room >= 0 else 0, inside_begin(g), g.OW)
 
 
-cdef inline void im2col_rows(
+cdef inline kernel im2col_rows(
     const floating* x, floating* cols, const Window* g, Py_ssize_t first, Py_ssize_t last,
 ) noexcept nogil:
     """cols[(n, oh, ow), (kh, kw, c)] = x[n, ih, iw, c], zero outside the image.
@@ -136,7 +138,7 @@ cdef inline void copy_part(
         source += g.W * g.C
 
 
-cdef inline void col2im_rows(
+cdef inline kernel col2im_rows(
     const floating* cols, floating* x, const Window* g, Py_ssize_t first, Py_ssize_t last,
 ) noexcept nogil:
     """x[n, ih, iw, c] += cols[(n, oh, ow), (kh, kw, c)] for every tap inside the image.

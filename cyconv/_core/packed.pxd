@@ -10,6 +10,7 @@ with one pixel in a line.
 from libc.string cimport memset
 
 from cyconv._core.columns cimport Window
+from cyconv._core.kernel cimport kernel
 from cyconv._core.vectors cimport (
     CYCONV_VECTORS,
     LANES,
@@ -46,7 +47,7 @@ cdef inline const float* line_of(const float* x, const Window* g, Py_ssize_t row
     return x + (row // g.OH * g.H + row % g.OH * g.stride_h) * g.W * g.C
 
 
-cdef inline void packed_forward(
+cdef inline kernel packed_forward(
     const float* x, const float* w, float* y, const Window* g, Py_ssize_t first, Py_ssize_t last,
     Py_ssize_t F,
 ) noexcept nogil:
@@ -111,7 +112,7 @@ cdef inline void forward_pixels(
                     y[i * F + f] += corner[i][kh * line + k] * w[(kh * run + k) * F + f]
 
 
-cdef inline void packed_weight(
+cdef inline kernel packed_weight(
     const float* x, const float* dy, float* dw, const Window* g, Py_ssize_t first, Py_ssize_t last,
     Py_ssize_t F, bint accumulate,
 ) noexcept nogil:

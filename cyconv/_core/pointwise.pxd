@@ -3,6 +3,8 @@
 from cython cimport floating
 from libc.math cimport exp, log, sqrt, sqrtf
 
+from cyconv._core.kernel cimport kernel
+
 
 cdef inline void bias_leaky_relu_fixed(
     floating* y, const floating* bias, Py_ssize_t rows, Py_ssize_t F, floating slope,
@@ -15,7 +17,7 @@ cdef inline void bias_leaky_relu_fixed(
             y[row * F + f] = value if value > 0 else slope * value
 
 
-cdef inline void bias_leaky_relu(
+cdef inline kernel bias_leaky_relu(
     floating* y, const floating* bias, Py_ssize_t rows, Py_ssize_t F, floating slope,
 ) noexcept nogil:
     """y = leaky_relu(y + bias); a slope of 1 leaves the sum as it is."""
@@ -39,7 +41,7 @@ cdef inline bint not_finite(const floating* x, Py_ssize_t n) noexcept nogil:
     return bad
 
 
-cdef inline void leaky_relu(
+cdef inline kernel leaky_relu(
     const floating* x, floating* y, Py_ssize_t n, floating slope,
 ) noexcept nogil:
     cdef Py_ssize_t i
@@ -47,7 +49,7 @@ cdef inline void leaky_relu(
         y[i] = x[i] if x[i] > 0 else slope * x[i]
 
 
-cdef inline void leaky_relu_backward(
+cdef inline kernel leaky_relu_backward(
     const floating* x, const floating* dy, floating* dx, Py_ssize_t n, floating slope,
 ) noexcept nogil:
     """dx = dy where the forward pass saw x > 0, slope * dy elsewhere.
@@ -69,7 +71,7 @@ cdef inline void column_sums_fixed(
             db[f] += dy[row * F + f]
 
 
-cdef inline void column_sums(
+cdef inline kernel column_sums(
     const floating* dy, floating* db, Py_ssize_t rows, Py_ssize_t F, bint accumulate,
 ) noexcept nogil:
     """db = sum of the rows of dy, added to db if `accumulate`."""
@@ -87,7 +89,7 @@ cdef inline void column_sums(
         column_sums_fixed(dy, db, rows, F)
 
 
-cdef inline void softmax(
+cdef inline kernel softmax(
     const floating* x, floating* y, Py_ssize_t rows, Py_ssize_t F,
 ) noexcept nogil:
     """y = exp(x - max x) / sum exp(x - max x) along each row, the sum in double."""
@@ -108,7 +110,7 @@ cdef inline void softmax(
         y += F
 
 
-cdef inline void softmax_backward(
+cdef inline kernel softmax_backward(
     const floating* y, const floating* dy, floating* dx, Py_ssize_t rows, Py_ssize_t F,
 ) noexcept nogil:
     """dx = y * (dy - <y, dy>) along each row: the product with the Jacobian of softmax."""
@@ -155,7 +157,7 @@ cdef inline double cross_entropy(
     return loss
 
 
-cdef inline void add_lanes(
+cdef inline kernel add_lanes(
     const floating* lanes, floating* total, Py_ssize_t n, Py_ssize_t count, Py_ssize_t stride,
 ) noexcept nogil:
     """total = lanes[0] + lanes[1] + ... element by element, in this order."""
@@ -167,7 +169,7 @@ cdef inline void add_lanes(
             total[i] += lanes[lane * stride + i]
 
 
-cdef inline void adam(
+cdef inline kernel adam(
     floating* p, const floating* g, floating* m, floating* v, Py_ssize_t n, floating rate,
     floating scale, floating beta1, floating rest1, floating beta2, floating rest2, floating eps,
 ) noexcept nogil:

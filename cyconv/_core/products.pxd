@@ -12,6 +12,7 @@ from cython cimport floating
 
 from cyconv._core.columns cimport Window
 from cyconv._core.gemm cimport gemm
+from cyconv._core.kernel cimport kernel
 from cyconv._core.packed cimport as_image, is_packed, packed_forward, packed_weight
 from cyconv._core.vectors cimport (
     CYCONV_VECTORS,
@@ -80,7 +81,7 @@ cdef inline void dy_times_transposed(
         gemm(False, True, rows, K, F, dy, F, weight, F, <floating> 0, dcols, K)
 
 
-cdef inline void multiply(
+cdef inline kernel multiply(
     const float* a, Py_ssize_t a_row, Py_ssize_t a_step, const float* b, Py_ssize_t b_step,
     float* c, Py_ssize_t c_row, Py_ssize_t rows, Py_ssize_t steps, Py_ssize_t columns,
     bint accumulate,
@@ -199,7 +200,7 @@ cdef inline void tile(
             store(c + i * c_row + 3 * LANES, t3[i])
 
 
-cdef inline void transpose(
+cdef inline kernel transpose(
     const float* matrix, float* transposed, Py_ssize_t rows, Py_ssize_t columns,
 ) noexcept nogil:
     """transposed[c, r] = matrix[r, c], in squares that stay in the cache."""
