@@ -9,8 +9,14 @@ from libc.string cimport memset
 
 from cyconv._core.columns cimport Window, col2im_rows, im2col_rows, is_identity
 from cyconv._core.packed cimport packed_forward, packed_weight, reads_image
-from cyconv._core.products cimport dy_times_transposed, times_weight, transposed_times_dy
+from cyconv._core.products cimport (
+    dy_times_transposed,
+    fills_vectors,
+    times_weight,
+    transposed_times_dy,
+)
 from cyconv._core.pointwise cimport bias_leaky_relu, column_sums
+from cyconv._core.windows cimport windows_forward
 
 
 cdef inline void conv_forward(
@@ -20,15 +26,18 @@ cdef inline void conv_forward(
 ) noexcept nogil:
     """y = leaky_relu(im2col(x) · weight + bias) for the output rows first <= (n, oh) < last.
 
-    `x` and `y` are the whole batch, `cols` has room for `tile` rows; a bias of NULL counts as
-    zero and a slope of 1 leaves out the LeakyReLU. If one tile covers the range its columns, if
-    they are made, are in `cols` afterwards.
+    `x` and `y` are the whole batch, `cols` has room for `tile` rows, and a slope of 1 leaves out the
+    LeakyReLU. If one tile covers the range its columns, if they are made, are in `cols` afterwards.
     Writes: y of these rows.   Aliasing: none allowed.
     Parallel over: nothing.    Retains: nothing.
     """
     cdef Py_ssize_t K = g.KH * g.KW * g.C, row, stop
     cdef const floating* source
     cdef floating* out
+    if floating is float and fills_vectors(F):
+        windows_forward(<const float*> x, <const float*> weight, <const float*> bias, <float*> y,
+                        g, F, slope, first, last)
+        return
     row = first
     while row < last:
         stop = min(row + tile, last)
@@ -43,8 +52,7 @@ cdef inline void conv_forward(
                 source = cols
             # y = cols @ weight
             times_weight(source, weight, out, (stop - row) * g.OW, K, F)
-        if bias != NULL:
-            bias_leaky_relu(out, bias, (stop - row) * g.OW, F, slope)
+        bias_leaky_relu(out, bias, (stop - row) * g.OW, F, slope)
         row = stop
 
 
@@ -79,7 +87,7 @@ cdef inline void conv_backward(
             if is_identity(g):
                 source = x + row * g.W * g.C
             else:
-                if not kept:
+                if not kept or fills_vectors(F):
                     im2col_rows(x, cols, g, row, stop)
                 source = cols
             transposed_times_dy(source, dy_tile, dweight, pixels, K, F, accumulate)

@@ -58,12 +58,13 @@ def conv2d(
     Parallel over: tiles of output rows (n, oh).     Retains: nothing.
     """
     cdef Py_ssize_t t, first, rows = x.shape[0] * window.OH
-    for t in prange((rows + tile - 1) // tile, nogil=True, schedule="dynamic",
+    cdef Py_ssize_t task = max(tile, min(16 * window.OH, rows // 16))
+    for t in prange((rows + task - 1) // task, nogil=True, schedule="dynamic",
                     num_threads=threads):
-        first = t * tile
+        first = t * task
         conv_forward(&x[0, 0, 0, 0], &weight[0, 0, 0, 0], &bias[0], &y[0, 0, 0, 0],
                      &cols[threadid(), 0], &window, weight.shape[3], <floating> 1,
-                     first, min(first + tile, rows), tile)
+                     first, min(first + task, rows), tile)
 
 
 cdef void backward_lane(

@@ -45,9 +45,6 @@ cdef inline void times_weight(
     if floating is float and is_packed(K, F):
         g = as_image(rows, K)
         packed_forward(<const float*> cols, <const float*> weight, <float*> y, &g, 0, rows, F)
-    elif floating is float and fills_vectors(F):
-        multiply(<const float*> cols, K, 1, <const float*> weight, F, <float*> y, F,
-                 rows, K, F, False)
     else:
         gemm(False, False, rows, F, K, cols, K, weight, F, <floating> 0, y, F)
 

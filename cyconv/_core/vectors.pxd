@@ -38,6 +38,14 @@ cdef extern from *:
     #define cyconv_store_part(p, v, n) _mm256_maskstore_ps(p, cyconv_mask(n), v)
     #endif
 
+    /* v where v > 0, slope * v elsewhere. */
+    static inline cyconv_vector cyconv_leaky(cyconv_vector v, float slope)
+    {
+        typedef int mask __attribute__((vector_size(sizeof v)));
+        mask positive = v > 0;
+        return (cyconv_vector) (((mask) v & positive) | ((mask) (slope * v) & ~positive));
+    }
+
     /* The T floats of a, LANES/T times. */
     static inline cyconv_vector cyconv_repeat(const float *a, ptrdiff_t T)
     {
@@ -121,6 +129,7 @@ cdef extern from *:
     #define cyconv_store(p, v) (*(p) = (v))
     #define cyconv_load_part(p, n) (*(p))
     #define cyconv_store_part(p, v, n) (*(p) = (v))
+    #define cyconv_leaky(v, slope) ((v) > 0 ? (v) : (slope) * (v))
     #define cyconv_repeat(a, T) (*(a))
     #define cyconv_turn(v, F) (v)
     #define cyconv_stretch(d, F) (*(d))
@@ -136,6 +145,7 @@ cdef extern from *:
     void store "cyconv_store"(float* p, vector v) noexcept nogil
     vector load_part "cyconv_load_part"(const float* p, Py_ssize_t n) noexcept nogil
     void store_part "cyconv_store_part"(float* p, vector v, Py_ssize_t n) noexcept nogil
+    vector leaky "cyconv_leaky"(vector v, float slope) noexcept nogil
     vector repeat "cyconv_repeat"(const float* a, Py_ssize_t T) noexcept nogil
     vector turn "cyconv_turn"(vector v, Py_ssize_t F) noexcept nogil
     vector stretch "cyconv_stretch"(const float* d, Py_ssize_t F) noexcept nogil
