@@ -194,9 +194,9 @@ def conv2d_backward(
     return dx, total[: weight.size].reshape(weight.shape), total[weight.size :]
 
 
-def tile_rows(geometry: Geometry, rows: int, itemsize: int, room: int | None = None) -> int:
-    """Return how many output rows' columns fit into `room` bytes: at least 1, at most `rows`."""
-    return max(1, min(rows, (room or TILE_BYTES) // (geometry.OW * geometry.taps * itemsize)))
+def tile_rows(geometry: Geometry, rows: int, itemsize: int) -> int:
+    """Return how many output rows' columns fit into TILE_BYTES: at least 1, at most `rows`."""
+    return max(1, min(rows, TILE_BYTES // (geometry.OW * geometry.taps * itemsize)))
 
 
 def scratch_columns(

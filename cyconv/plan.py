@@ -20,7 +20,7 @@ from cyconv.layers.linear import tile_width
 from cyconv.losses import mean
 from cyconv.threads import get_num_threads, one_blas_thread
 
-BLOCK_BYTES = 1024 * 1024  # columns, activations and gradients of a block: one core's cache
+BLOCK_BYTES = 1024 * 1024  # inputs and outputs of the operations on a block: one core's cache
 MOST_IMAGES = 8  # in a block
 LEAST_BLOCKS = 4  # in a batch, as long as each has an image
 WHOLE_BATCH_BYTES = 256 * 1024  # weights of a linear layer that is a stage of its own
@@ -114,12 +114,13 @@ class _Blocks:
         first = convs[0].first if convs else 0
         last = first + sum(op.weights + op.F for op in convs)
         self.gradients = gradients[first:last]
-        image = 4 * sum(op.inputs + op.outputs + op.columns for op in ops)
+        image = 4 * sum(op.inputs + op.outputs for op in ops)
         self.block = max(1, min(MOST_IMAGES, BLOCK_BYTES // image))
         for op in convs:
             geometry = Geometry(**op.window)
             op.transposed = np.empty((op.F, geometry.taps), np.float32)
-            op.tile = tile_rows(geometry, self.block * geometry.OH, 4, BLOCK_BYTES)
+            op.tile = tile_rows(geometry, self.block * geometry.OH, 4)
+            op.columns = op.tile * geometry.OW * geometry.taps
         self.stage = stage.Stage(ops, first, self.block)
 
     def memory(self, images: int, threads: int, keep: bool = False, lanes: bool = False) -> dict:

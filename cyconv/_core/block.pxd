@@ -27,7 +27,7 @@ cdef inline void conv_forward(
     """y = leaky_relu(im2col(x) · weight + bias) for the output rows first <= (n, oh) < last.
 
     `x` and `y` are the whole batch, `cols` has room for `tile` rows, and a slope of 1 leaves out the
-    LeakyReLU. If one tile covers the range its columns, if they are made, are in `cols` afterwards.
+    LeakyReLU.
     Writes: y of these rows.   Aliasing: none allowed.
     Parallel over: nothing.    Retains: nothing.
     """
@@ -59,13 +59,13 @@ cdef inline void conv_forward(
 cdef inline void conv_backward(
     const floating* x, const floating* weight, const floating* transposed, const floating* dy,
     floating* dx, floating* dweight, floating* dbias, floating* cols, const Window* g, Py_ssize_t F,
-    Py_ssize_t images, Py_ssize_t tile, bint kept, bint accumulate,
+    Py_ssize_t images, Py_ssize_t tile, bint accumulate,
 ) noexcept nogil:
     """dweight (+)= colsᵀ · dy, dbias (+)= column sums of dy, dx = col2im(dy · weightᵀ).
 
-    `x`, `dy` and `dx` begin with the first of `images` images, and `transposed` is weightᵀ. `kept`
-    says that `cols` still holds the columns of the forward pass, `accumulate` that the parameters'
-    gradients are added to. A dx of NULL is left out. `cols` is overwritten.
+    `x`, `dy` and `dx` begin with the first of `images` images, and `transposed` is weightᵀ. The
+    parameters' gradients are added to if `accumulate`. A dx of NULL is left out. `cols` is
+    overwritten.
     Writes: dweight, dbias, dx.   Aliasing: none allowed.
     Parallel over: nothing.       Retains: nothing.
     """
@@ -87,8 +87,7 @@ cdef inline void conv_backward(
             if is_identity(g):
                 source = x + row * g.W * g.C
             else:
-                if not kept or fills_vectors(F):
-                    im2col_rows(x, cols, g, row, stop)
+                im2col_rows(x, cols, g, row, stop)
                 source = cols
             transposed_times_dy(source, dy_tile, dweight, pixels, K, F, accumulate)
         accumulate = True

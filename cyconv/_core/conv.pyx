@@ -78,7 +78,7 @@ cdef void backward_lane(
         conv_backward(x + first * inputs, weight, transposed, dy + first * outputs,
                       NULL if dx == NULL else dx + first * inputs,
                       lane, lane + g.KH * g.KW * g.C * F, cols, g, F,
-                      min(block, images - first), tile, False, first != index * block)
+                      min(block, images - first), tile, first != index * block)
         first += lanes * block
 
 

@@ -25,12 +25,15 @@ cdef class Op:
 
     Attributes
     ----------
-    inputs, outputs, columns : int
-        Floats per image that the operation reads, writes, and needs as scratch memory.
+    inputs, outputs : int
+        Floats per image that the operation reads and writes.
+    columns : int
+        Floats of scratch memory that it needs.
     """
 
-    cdef readonly Py_ssize_t inputs, outputs, columns
-    cdef Py_ssize_t y_at, columns_at   # places in a block's frame and in a thread's scratch memory
+    cdef readonly Py_ssize_t inputs, outputs
+    cdef public Py_ssize_t columns
+    cdef Py_ssize_t y_at   # its place in a block's frame
 
     cdef void forward(self, const float* x, float* y, float* cols, Py_ssize_t n) noexcept nogil:
         pass
@@ -41,12 +44,9 @@ cdef class Op:
 
     cdef void backward(
         self, const float* x, const float* y, float* dy, float* dx, float* cols,
-        float* gradients, Py_ssize_t n, bint kept, bint accumulate,
+        float* gradients, Py_ssize_t n, bint accumulate,
     ) noexcept nogil:
-        """Write dx, unless it is NULL, and the parameters' gradients; dy may be overwritten.
-
-        `kept` says that `cols` is as `forward` left it for this block.
-        """
+        """Write dx, unless it is NULL, and the parameters' gradients; dy may be overwritten."""
         pass
 
 
@@ -78,7 +78,6 @@ cdef class Conv(Op):
         self.weights = window.KH * window.KW * window.C * F
         self.inputs = window.H * window.W * window.C
         self.outputs = window.OH * window.OW * F
-        self.columns = window.OH * window.OW * window.KH * window.KW * window.C
         self.tile = window.OH
 
     cdef void prepare(self) noexcept nogil:
@@ -93,14 +92,14 @@ cdef class Conv(Op):
 
     cdef void backward(
         self, const float* x, const float* y, float* dy, float* dx, float* cols,
-        float* gradients, Py_ssize_t n, bint kept, bint accumulate,
+        float* gradients, Py_ssize_t n, bint accumulate,
     ) noexcept nogil:
         cdef float* dweight = gradients + self.gradient_at
         if self.slope != 1:
             pointwise.leaky_relu_backward(y, dy, dy, n * self.outputs, self.slope)
         conv_backward(x, &self.arena[self.first], &self.transposed[0, 0], dy, dx, dweight,
                       dweight + self.weights, cols, &self.window, self.F, n, self.tile,
-                      kept and n * self.window.OH <= self.tile, accumulate)
+                      accumulate)
 
 
 cdef class Im2Col(Op):
@@ -118,7 +117,7 @@ cdef class Im2Col(Op):
 
     cdef void backward(
         self, const float* x, const float* y, float* dy, float* dx, float* cols,
-        float* gradients, Py_ssize_t n, bint kept, bint accumulate,
+        float* gradients, Py_ssize_t n, bint accumulate,
     ) noexcept nogil:
         if dx != NULL:
             zero(dx, n * self.inputs)
@@ -139,7 +138,7 @@ cdef class LeakyReLU(Op):
 
     cdef void backward(
         self, const float* x, const float* y, float* dy, float* dx, float* cols,
-        float* gradients, Py_ssize_t n, bint kept, bint accumulate,
+        float* gradients, Py_ssize_t n, bint accumulate,
     ) noexcept nogil:
         if dx != NULL:
             pointwise.leaky_relu_backward(y, dy, dx, n * self.inputs, self.slope)
@@ -159,7 +158,7 @@ cdef class Softmax(Op):
 
     cdef void backward(
         self, const float* x, const float* y, float* dy, float* dx, float* cols,
-        float* gradients, Py_ssize_t n, bint kept, bint accumulate,
+        float* gradients, Py_ssize_t n, bint accumulate,
     ) noexcept nogil:
         if dx != NULL:
             pointwise.softmax_backward(y, dy, dx, n * self.inputs // self.classes, self.classes)
@@ -199,12 +198,11 @@ cdef class Stage:
         self.outputs = self.ops[self.count - 1].outputs
         self.scratch_size = whole_lines(self.inputs * block)   # pixels as floats
         self.columns_at = self.scratch_size
+        self.scratch_size += whole_lines(max(op.columns for op in self.ops))
         for i, op in enumerate(self.ops):
             self.op[i] = <void*> op
             op.y_at = self.frame_size
-            op.columns_at = self.scratch_size
             self.frame_size += whole_lines(op.outputs * block)
-            self.scratch_size += whole_lines(op.columns * block)
             self.gradient_size = max(self.gradient_size, whole_lines(op.outputs * block))
             if isinstance(op, Conv):
                 (<Conv> op).gradient_at = (<Conv> op).first - first
@@ -232,24 +230,20 @@ cdef class Stage:
         return scratch
 
     cdef void run_forward(
-        self, const float* x, float* y, float* frame, float* scratch, Py_ssize_t n, bint keep,
+        self, const float* x, float* y, float* frame, float* scratch, Py_ssize_t n,
     ) noexcept nogil:
-        """The block's output goes to y, what is between to the frame.
-
-        Without `keep` all operations make their columns in one place, which stays in the cache.
-        """
-        cdef Py_ssize_t i, columns_at
+        """The block's output goes to y, what is between to the frame."""
+        cdef Py_ssize_t i
         cdef const float* source = x
         cdef float* target
         for i in range(self.count):
             target = y if i == self.count - 1 else frame + (<Op> self.op[i]).y_at
-            columns_at = (<Op> self.op[i]).columns_at if keep else self.columns_at
-            (<Op> self.op[i]).forward(source, target, scratch + columns_at, n)
+            (<Op> self.op[i]).forward(source, target, scratch + self.columns_at, n)
             source = target
 
     cdef void run_backward(
         self, const float* x, const float* y, float* dy, float* dx, float* frame, float* scratch,
-        float* gradients, Py_ssize_t n, bint kept, bint accumulate,
+        float* gradients, Py_ssize_t n, bint accumulate,
     ) noexcept nogil:
         """Take dy of the block back to dx; gradients on the way take turns in two places."""
         cdef Py_ssize_t i = self.count - 1
@@ -260,8 +254,7 @@ cdef class Stage:
             source = x if i == 0 else frame + (<Op> self.op[i - 1]).y_at
             target = dx if i == 0 else spare + (i % 2) * self.gradient_size
             (<Op> self.op[i]).backward(
-                source, y, dy, target, scratch + (<Op> self.op[i]).columns_at, gradients, n,
-                kept, accumulate)
+                source, y, dy, target, scratch + self.columns_at, gradients, n, accumulate)
             y, dy = source, target
             i -= 1
 
@@ -277,8 +270,7 @@ cdef class Stage:
             self.run_backward(
                 self.source(x, pixels, first, n, scratch), y + first * self.outputs,
                 dy + first * self.outputs, NULL if dx == NULL else dx + first * self.inputs,
-                frames + b * self.frame_size, scratch, gradients, n, False,
-                b != lane)
+                frames + b * self.frame_size, scratch, gradients, n, b != lane)
             b += lanes
 
     cdef double step_lane(
@@ -296,11 +288,11 @@ cdef class Stage:
             first = b * block
             n = min(block, images - first)
             source = self.source(x, pixels, first, n, scratch)
-            self.run_forward(source, y, frame, scratch, n, True)
+            self.run_forward(source, y, frame, scratch, n)
             loss += pointwise.cross_entropy(
                 y, labels + first, dy, n, self.outputs, 1.0 / images)
             self.run_backward(source, y, dy, NULL if dx == NULL else dx + first * self.inputs,
-                              frame, scratch, gradients, n, True, b != lane)
+                              frame, scratch, gradients, n, b != lane)
             b += lanes
         return loss
 
@@ -334,7 +326,7 @@ cdef class Stage:
                 self.source(x_or_null, pixels_or_null, first, min(block, images - first),
                             &scratch[threadid(), 0]),
                 &y[first, 0], &frames[b if keep else threadid(), 0], &scratch[threadid(), 0],
-                min(block, images - first), False)
+                min(block, images - first))
 
     def backward(
         self,
