@@ -16,7 +16,7 @@ from cyconv._core import elementwise, linear, stage
 from cyconv.functional import LANES, tile_rows
 from cyconv.geometry import Geometry
 from cyconv.layers import Softmax
-from cyconv.layers.linear import tile_width
+from cyconv.layers.linear import backward_room, tile_width
 from cyconv.losses import mean
 from cyconv.threads import get_num_threads, one_blas_thread
 
@@ -208,6 +208,7 @@ class _WholeBatch:
         room = {"threads": threads, "y": _array(images, self.bias.size)}
         if keep or lanes:
             room["dy"] = np.empty_like(room["y"])
+            room["backward"] = backward_room(images, *self.weight.shape, threads)
         if lanes:
             room["losses"] = np.empty(images)
         return room
@@ -235,7 +236,7 @@ class _WholeBatch:
             dx,
             self.dweight,
             self.dbias,
-            tile_width(len(self.weight)),
+            *room["backward"],
             room["threads"],
         )
 

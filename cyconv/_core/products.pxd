@@ -198,12 +198,12 @@ cdef inline void tile(
 
 
 cdef inline kernel transpose(
-    const float* matrix, float* transposed, Py_ssize_t rows, Py_ssize_t columns,
+    const float* matrix, float* transposed, Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t pitch,
 ) noexcept nogil:
-    """transposed[c, r] = matrix[r, c], in squares that stay in the cache."""
+    """transposed[c, r] = matrix[r, c], its rows `pitch` apart, in squares that stay in the cache."""
     cdef Py_ssize_t r, c, first_r, first_c
     for first_r in range(0, rows, 16):
         for first_c in range(0, columns, 16):
             for c in range(first_c, min(first_c + 16, columns)):
                 for r in range(first_r, min(first_r + 16, rows)):
-                    transposed[c * rows + r] = matrix[r * columns + c]
+                    transposed[c * pitch + r] = matrix[r * columns + c]

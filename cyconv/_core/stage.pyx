@@ -83,7 +83,7 @@ cdef class Conv(Op):
     cdef void prepare(self) noexcept nogil:
         cdef Py_ssize_t K = self.transposed.shape[1]
         if fills_vectors(K):
-            transpose(&self.arena[self.first], &self.transposed[0, 0], K, self.F)
+            transpose(&self.arena[self.first], &self.transposed[0, 0], K, self.F, K)
 
     cdef void forward(self, const float* x, float* y, float* cols, Py_ssize_t n) noexcept nogil:
         cdef const float* weight = &self.arena[self.first]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from cyconv._core import linear, stage
-from cyconv.checks import allocate, blas_extent, shape_text
+from cyconv.checks import aligned, allocate, blas_extent, shape_text
 from cyconv.geometry import Geometry, integer
 from cyconv.initializers import xavier_uniform, zeros
 from cyconv.layers.base import Layer
@@ -68,9 +68,9 @@ class Linear(Layer):
         dweight, dbias = np.zeros_like(weight), np.zeros(self.out_features, x.dtype)
         if len(x):
             with one_blas_thread():
-                linear.backward(
-                    dy, x, weight, dx, dweight, dbias, tile_width(x.shape[1]), get_num_threads()
-                )
+                threads = get_num_threads()
+                room = backward_room(*x.shape, self.out_features, threads)
+                linear.backward(dy, x, weight, dx, dweight, dbias, *room, threads)
         self.gradients["weight"][...], self.gradients["bias"][...] = dweight, dbias
         return dx
 
@@ -87,3 +87,11 @@ def tile_width(size: int) -> int:
     A multiple of 64, so that the columns of a tile fill whole vectors.
     """
     return 64 * max(1, round(size / 1024))
+
+
+def backward_room(N: int, K: int, F: int, threads: int) -> tuple[np.ndarray, np.ndarray, int, int]:
+    """Return working memory and tile sizes of linear.backward."""
+    tile, panel = tile_width(K), 64
+    (turned,) = aligned(1, N * F, np.float32, "Linear", "working memory")
+    parts = aligned(threads, panel * tile, np.float32, "Linear", "working memory")
+    return turned, parts, tile, panel
