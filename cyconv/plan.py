@@ -208,7 +208,7 @@ class _WholeBatch:
         room = {"threads": threads, "y": _array(images, self.bias.size)}
         if keep or lanes:
             room["dy"] = np.empty_like(room["y"])
-            room["backward"] = backward_room(images, *self.weight.shape, threads)
+            room["backward"] = backward_room(images, len(self.weight), self.bias.size, threads)
         if lanes:
             room["losses"] = np.empty(images)
         return room

@@ -69,7 +69,7 @@ class Linear(Layer):
         if len(x):
             with one_blas_thread():
                 threads = get_num_threads()
-                room = backward_room(*x.shape, self.out_features, threads)
+                room = backward_room(len(x), x.shape[1], self.out_features, threads)
                 linear.backward(dy, x, weight, dx, dweight, dbias, *room, threads)
         self.gradients["weight"][...], self.gradients["bias"][...] = dweight, dbias
         return dx
