@@ -16,8 +16,8 @@ OPTIMIZED = [
     "-fno-math-errno",
     "-fno-trapping-math",
 ]
-# What is inlined is the compiler's choice, but for kernels (cyconv/_core/kernel.pxd), and not that of
-# Cython's inline, without which a .pxd holds no function.
+# Without `inline` a .pxd holds no function. What is inlined is the compiler's choice all the same,
+# but for kernels, which say it (cyconv/_core/kernel.pxd).
 INLINE = "-DCYTHON_INLINE=__attribute__((unused))"
 SANITIZERS = ["-fsanitize=address,undefined"]
 # What CYCONV_BUILD can ask for, and gcc's flags. "annotate" is for a look at the kernels: annotated

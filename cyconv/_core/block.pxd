@@ -26,7 +26,7 @@ cdef inline void conv_forward(
 ) noexcept nogil:
     """y = leaky_relu(im2col(x) · weight + bias) for the output rows first <= (n, oh) < last.
 
-    `x` and `y` are the whole batch, `cols` has room for `tile` rows, and a slope of 1 leaves out the
+    `x` and `y` are the whole batch, `cols` has room for `tile` rows; a slope of 1 leaves out the
     LeakyReLU.
     Writes: y of these rows.   Aliasing: none allowed.
     Parallel over: nothing.    Retains: nothing.

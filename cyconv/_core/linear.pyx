@@ -110,7 +110,7 @@ def backward(
     cdef Py_ssize_t tiles = (K + tile - 1) // tile
     cdef floating* dx_or_null = NULL if dx is None else &dx[0, 0]
     if floating is float and dx_or_null != NULL and is_turned(N):
-        # dyᵀ, panel after panel of images: rows far apart would meet in the same lines of the cache.
+        # dyᵀ, panel after panel of images: rows far apart would meet in few lines of the cache.
         for t in prange((N + panel - 1) // panel, nogil=True, num_threads=threads):
             n = t * panel
             transpose(<const float*> &dy[n, 0], &turned[0] + n * F, min(panel, N - n), F,

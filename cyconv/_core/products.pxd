@@ -200,7 +200,7 @@ cdef inline void tile(
 cdef inline kernel transpose(
     const float* matrix, float* transposed, Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t pitch,
 ) noexcept nogil:
-    """transposed[c, r] = matrix[r, c], its rows `pitch` apart, in squares that stay in the cache."""
+    """transposed[c, r] = matrix[r, c], rows `pitch` apart, in squares that stay in the cache."""
     cdef Py_ssize_t r, c, first_r, first_c
     for first_r in range(0, rows, 16):
         for first_c in range(0, columns, 16):
