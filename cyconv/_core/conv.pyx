@@ -52,19 +52,20 @@ def conv2d(
     Py_ssize_t tile,
     int threads,
 ):
-    """y = im2col(x) · weight + bias, `tile` output rows at a time.
+    """y = im2col(x) · weight + bias, columns for `tile` output rows at a time.
 
     Writes: every element of y.                      Aliasing: y must not overlap an input.
-    Parallel over: tiles of output rows (n, oh).     Retains: nothing.
+    Parallel over: pieces of output rows (n, oh).    Retains: nothing.
     """
     cdef Py_ssize_t t, first, rows = x.shape[0] * window.OH
-    cdef Py_ssize_t task = max(tile, min(16 * window.OH, rows // 16))
-    for t in prange((rows + task - 1) // task, nogil=True, schedule="dynamic",
+    # Sixteen images have many pixels with the same taps; sixteen pieces keep many threads busy.
+    cdef Py_ssize_t piece = max(tile, min(16 * window.OH, rows // 16))
+    for t in prange((rows + piece - 1) // piece, nogil=True, schedule="dynamic",
                     num_threads=threads):
-        first = t * task
+        first = t * piece
         conv_forward(&x[0, 0, 0, 0], &weight[0, 0, 0, 0], &bias[0], &y[0, 0, 0, 0],
                      &cols[threadid(), 0], &window, weight.shape[3], <floating> 1,
-                     first, min(first + task, rows), tile)
+                     first, min(first + piece, rows), tile)
 
 
 cdef void backward_lane(

@@ -1,11 +1,12 @@
-"""The three products of a convolution, with kernels of their own where these beat sgemm.
+"""The products of a convolution on its columns, with kernels of their own where these beat sgemm.
 
 A general sgemm copies both operands into an order of its own before it multiplies. Here they lie in
 the right order already: the F weights of a tap are neighbours, and so are the F gradients of a
 pixel. A tile of the result stays in registers; for each step of the sum a row of the right-hand
 matrix is read as vectors and each element of the left-hand one is repeated over a vector. 4 or 8
-filters have kernels of their own in packed.pxd. Without AVX2, in double, or with a number of
-filters that leaves half of a vector empty, sgemm and dgemm do it.
+filters have kernels of their own in packed.pxd, and y with filters that fill vectors is computed
+without columns, in windows.pxd. Without AVX2, in double, or with a number of filters that leaves
+half of a vector empty, sgemm and dgemm do it.
 """
 
 from cython cimport floating
