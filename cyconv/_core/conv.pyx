@@ -58,8 +58,10 @@ def conv2d(
     Parallel over: pieces of output rows (n, oh).    Retains: nothing.
     """
     cdef Py_ssize_t t, first, rows = x.shape[0] * window.OH
-    # Sixteen images have many pixels with the same taps; sixteen pieces keep many threads busy.
-    cdef Py_ssize_t piece = max(tile, min(16 * window.OH, rows // 16))
+    # Four for each thread keep all busy to the end; of sixteen images, pixels with the same taps are
+    # many. Tiles are the same however many make a piece, and so are the bits.
+    cdef Py_ssize_t piece = min(16 * window.OH, rows // (4 * threads)) // tile * tile
+    piece = max(piece, tile)
     for t in prange((rows + piece - 1) // piece, nogil=True, schedule="dynamic",
                     num_threads=threads):
         first = t * piece

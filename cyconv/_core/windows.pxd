@@ -22,7 +22,8 @@ from cyconv._core.vectors cimport (
 )
 
 cdef enum:
-    DEPTH = 1024   # taps at once, so that their weights stay in the second-level cache
+    WEIGHTS = 128 * 1024   # at once, which stay in the second-level cache, half a megabyte
+    DEPTH = 128            # taps at once, however many filters there are
 
 
 cdef struct Span:
@@ -31,8 +32,8 @@ cdef struct Span:
 
 
 cdef struct Piece:
-    # Of all pixels (down, across), the taps of `lines` kernel lines from kh on, and of each line
-    # `depth` taps (kw, c) from `tap` on.
+    # Of the windows of the pixels (down, across), the lines kh <= . < kh + lines of the kernel, and
+    # of each line the taps (kw, c), tap <= . < tap + depth.
     Span down, across
     Py_ssize_t kh, lines, tap, depth
     bint begins, ends   # these are the first, the last taps of the pixels
@@ -60,50 +61,70 @@ cdef inline kernel windows_forward(
     float slope, Py_ssize_t first, Py_ssize_t last,
 ) noexcept nogil:
     """y = leaky_relu(im2col(x) · w + bias) for the output rows first <= (n, oh) < last."""
-    cdef Piece piece
-    cdef Py_ssize_t run
-    piece.down = span_from(0, g.OH, g.H, g.KH, g.stride_h, g.pad_top)
-    while piece.down.begin < g.OH:
-        piece.across = span_from(0, g.OW, g.W, g.KW, g.stride_w, g.pad_left)
-        while piece.across.begin < g.OW:
-            run = (piece.across.last - piece.across.first) * g.C
-            piece.kh = piece.down.first
-            piece.begins = True
-            piece.ends = False
-            while not piece.ends:
-                piece.lines = clamp(DEPTH // max(run, 1), 1, piece.down.last - piece.kh)
-                piece.tap = 0
-                while True:
-                    piece.depth = min(<Py_ssize_t> DEPTH, run - piece.tap)
-                    piece.ends = (piece.kh + piece.lines >= piece.down.last
-                                  and piece.tap + piece.depth == run)
-                    all_filters(x, w, bias, y, g, F, slope, first, last, &piece)
-                    piece.begins = False
-                    piece.tap += piece.depth
-                    if piece.tap == run:
-                        break
-                piece.kh += piece.lines
-            piece.across = span_from(
-                piece.across.end, g.OW, g.W, g.KW, g.stride_w, g.pad_left)
-        piece.down = span_from(piece.down.end, g.OH, g.H, g.KH, g.stride_h, g.pad_top)
+    # Some kernel lines at a time, or a part of one.
+    cdef Py_ssize_t run = g.KW * g.C, lines = max(1, WEIGHTS // (run * F)), kh = 0, tap
+    cdef Py_ssize_t depth = min(run, max(<Py_ssize_t> DEPTH, WEIGHTS // F))
+    while kh < g.KH:
+        tap = 0
+        while tap < run:
+            all_filters(x, w, bias, y, g, F, slope, first, last, kh, min(kh + lines, g.KH), tap,
+                        min(tap + depth, run))
+            tap += depth
+        kh += lines
 
 
 cdef inline void all_filters(
     const float* x, const float* w, const float* bias, float* y, const Window* g, Py_ssize_t F,
-    float slope, Py_ssize_t first, Py_ssize_t last, const Piece* piece,
+    float slope, Py_ssize_t first, Py_ssize_t last, Py_ssize_t top, Py_ssize_t bottom,
+    Py_ssize_t left, Py_ssize_t right,
 ) noexcept nogil:
     """As many vectors of each pixel at once as fill the registers."""
     cdef Py_ssize_t f = 0
     while f + WIDTH * LANES <= F:
-        all_pixels(x, w + f, bias + f, y + f, g, F, slope, first, last, piece, WIDTH, LANES)
+        all_spans(x, w + f, bias + f, y + f, g, F, slope, first, last, top, bottom, left, right,
+                  WIDTH, LANES)
         f += WIDTH * LANES
     while f + 2 * LANES <= F:
-        all_pixels(x, w + f, bias + f, y + f, g, F, slope, first, last, piece, 2, LANES)
+        all_spans(x, w + f, bias + f, y + f, g, F, slope, first, last, top, bottom, left, right,
+                  2, LANES)
         f += 2 * LANES
     while f < F:
-        all_pixels(x, w + f, bias + f, y + f, g, F, slope, first, last, piece, 1,
-                   min(LANES, F - f))
+        all_spans(x, w + f, bias + f, y + f, g, F, slope, first, last, top, bottom, left, right,
+                  1, min(LANES, F - f))
         f += LANES
+
+
+cdef inline void all_spans(
+    const float* x, const float* w, const float* bias, float* y, const Window* g, Py_ssize_t F,
+    float slope, Py_ssize_t first, Py_ssize_t last, Py_ssize_t top, Py_ssize_t bottom,
+    Py_ssize_t left, Py_ssize_t right, Py_ssize_t width, Py_ssize_t part,
+) noexcept nogil:
+    """What the taps (kh, (kw, c)), top <= kh < bottom and left <= (kw, c) < right, add."""
+    cdef Piece piece
+    cdef Py_ssize_t begin, end
+    cdef bint taps
+    piece.down = span_from(0, g.OH, g.H, g.KH, g.stride_h, g.pad_top)
+    while piece.down.begin < g.OH:
+        piece.kh = max(top, piece.down.first)
+        piece.across = span_from(0, g.OW, g.W, g.KW, g.stride_w, g.pad_left)
+        while piece.across.begin < g.OW:
+            begin, end = piece.across.first * g.C, piece.across.last * g.C
+            piece.lines = min(bottom, piece.down.last) - piece.kh
+            piece.tap = max(left, begin)
+            piece.depth = min(right, end) - piece.tap
+            taps = piece.down.first < piece.down.last and begin < end
+            piece.begins = piece.kh == piece.down.first and piece.tap == begin
+            piece.ends = (piece.kh + piece.lines == piece.down.last
+                          and piece.tap + piece.depth == end)
+            if taps and piece.lines > 0 and piece.depth > 0:
+                all_pixels(x, w, bias, y, g, F, slope, first, last, &piece, width, part)
+            elif not taps and top == 0 and left == 0:   # a window of padding only
+                piece.lines = 0
+                piece.begins = piece.ends = True
+                all_pixels(x, w, bias, y, g, F, slope, first, last, &piece, width, part)
+            piece.across = span_from(
+                piece.across.end, g.OW, g.W, g.KW, g.stride_w, g.pad_left)
+        piece.down = span_from(piece.down.end, g.OH, g.H, g.KH, g.stride_h, g.pad_top)
 
 
 cdef inline void all_pixels(
@@ -116,12 +137,12 @@ cdef inline void all_pixels(
     cdef const float* corner
     cdef const float* place[8]
     cdef float* target[8]
-    w += ((piece.kh * g.KW + piece.across.first) * g.C + piece.tap) * F
+    w += (piece.kh * g.KW * g.C + piece.tap) * F
     for n in range(first // g.OH, (last - 1) // g.OH + 1):
         for oh in range(max(piece.down.begin, first - n * g.OH),
                         min(piece.down.end, last - n * g.OH)):
             corner = (x + (n * g.H + oh * g.stride_h - g.pad_top + piece.kh) * line
-                      + (piece.across.first - g.pad_left) * g.C + piece.tap)
+                      + piece.tap - g.pad_left * g.C)
             for ow in range(piece.across.begin, piece.across.end):
                 place[count] = corner + ow * g.stride_w * g.C
                 target[count] = y + ((n * g.OH + oh) * g.OW + ow) * F
