@@ -58,8 +58,8 @@ def conv2d(
     Parallel over: pieces of output rows (n, oh).    Retains: nothing.
     """
     cdef Py_ssize_t t, first, rows = x.shape[0] * window.OH
-    # Four for each thread keep all busy to the end; of sixteen images, pixels with the same taps are
-    # many. Tiles are the same however many make a piece, and so are the bits.
+    # Four for each thread keep all busy to the end; in sixteen images, pixels with the same taps
+    # are many. Tiles are the same however many make a piece, and so are the bits.
     cdef Py_ssize_t piece = min(16 * window.OH, rows // (4 * threads)) // tile * tile
     piece = max(piece, tile)
     for t in prange((rows + piece - 1) // piece, nogil=True, schedule="dynamic",

@@ -26,17 +26,32 @@ cdef enum:
     DEPTH = 128            # taps at once, however many filters there are
 
 
+cdef struct Task:
+    # y = leaky_relu(im2col(x) · w + bias) for the output rows first <= (n, oh) < last.
+    const float* x
+    const float* w
+    const float* bias
+    float* y
+    const Window* g
+    Py_ssize_t F, first, last
+    float slope
+
+
+cdef struct Taps:
+    # The taps (kh, (kw, c)), top <= kh < bottom and left <= (kw, c) < right.
+    Py_ssize_t top, bottom, left, right
+
+
 cdef struct Span:
     # Output pixels begin <= o < end of an axis, of whose taps first <= k < last lie in the image.
     Py_ssize_t begin, end, first, last
 
 
 cdef struct Piece:
-    # Of the windows of the pixels (down, across), the lines kh <= . < kh + lines of the kernel, and
-    # of each line the taps (kw, c), tap <= . < tap + depth.
+    # The pixels (down, across), and some of their taps.
     Span down, across
-    Py_ssize_t kh, lines, tap, depth
-    bint begins, ends   # these are the first, the last taps of the pixels
+    Taps taps
+    bint begins, ends   # they are the first, the last ones
 
 
 cdef inline Span span_from(
@@ -61,125 +76,115 @@ cdef inline kernel windows_forward(
     float slope, Py_ssize_t first, Py_ssize_t last,
 ) noexcept nogil:
     """y = leaky_relu(im2col(x) · w + bias) for the output rows first <= (n, oh) < last."""
-    # Some kernel lines at a time, or a part of one.
-    cdef Py_ssize_t run = g.KW * g.C, lines = max(1, WEIGHTS // (run * F)), kh = 0, tap
-    cdef Py_ssize_t depth = min(run, max(<Py_ssize_t> DEPTH, WEIGHTS // F))
-    while kh < g.KH:
-        tap = 0
-        while tap < run:
-            all_filters(x, w, bias, y, g, F, slope, first, last, kh, min(kh + lines, g.KH), tap,
-                        min(tap + depth, run))
-            tap += depth
-        kh += lines
+    cdef Task task = Task(x, w, bias, y, g, F, first, last, slope)
+    cdef Py_ssize_t run = g.KW * g.C, lines = max(1, WEIGHTS // (run * F)), top = 0, left
+    cdef Py_ssize_t depth = max(<Py_ssize_t> DEPTH, WEIGHTS // F)
+    while top < g.KH:
+        left = 0
+        while left < run:
+            all_filters(
+                &task, Taps(top, min(top + lines, g.KH), left, min(left + depth, run)))
+            left += depth
+        top += lines
 
 
-cdef inline void all_filters(
-    const float* x, const float* w, const float* bias, float* y, const Window* g, Py_ssize_t F,
-    float slope, Py_ssize_t first, Py_ssize_t last, Py_ssize_t top, Py_ssize_t bottom,
-    Py_ssize_t left, Py_ssize_t right,
-) noexcept nogil:
+cdef inline void all_filters(const Task* task, Taps taps) noexcept nogil:
     """As many vectors of each pixel at once as fill the registers."""
     cdef Py_ssize_t f = 0
-    while f + WIDTH * LANES <= F:
-        all_spans(x, w + f, bias + f, y + f, g, F, slope, first, last, top, bottom, left, right,
-                  WIDTH, LANES)
+    while f + WIDTH * LANES <= task.F:
+        all_spans(task, taps, f, WIDTH, LANES)
         f += WIDTH * LANES
-    while f + 2 * LANES <= F:
-        all_spans(x, w + f, bias + f, y + f, g, F, slope, first, last, top, bottom, left, right,
-                  2, LANES)
+    while f + 2 * LANES <= task.F:
+        all_spans(task, taps, f, 2, LANES)
         f += 2 * LANES
-    while f < F:
-        all_spans(x, w + f, bias + f, y + f, g, F, slope, first, last, top, bottom, left, right,
-                  1, min(LANES, F - f))
+    while f < task.F:
+        all_spans(task, taps, f, 1, min(LANES, task.F - f))
         f += LANES
 
 
 cdef inline void all_spans(
-    const float* x, const float* w, const float* bias, float* y, const Window* g, Py_ssize_t F,
-    float slope, Py_ssize_t first, Py_ssize_t last, Py_ssize_t top, Py_ssize_t bottom,
-    Py_ssize_t left, Py_ssize_t right, Py_ssize_t width, Py_ssize_t part,
+    const Task* task, Taps taps, Py_ssize_t f, Py_ssize_t width, Py_ssize_t part,
 ) noexcept nogil:
-    """What the taps (kh, (kw, c)), top <= kh < bottom and left <= (kw, c) < right, add."""
-    cdef Piece piece
+    """`width` vectors from the filter f on, `part` floats of the last one."""
+    cdef const Window* g = task.g
     cdef Py_ssize_t begin, end
-    cdef bint taps
+    cdef Piece piece
     piece.down = span_from(0, g.OH, g.H, g.KH, g.stride_h, g.pad_top)
     while piece.down.begin < g.OH:
-        piece.kh = max(top, piece.down.first)
         piece.across = span_from(0, g.OW, g.W, g.KW, g.stride_w, g.pad_left)
         while piece.across.begin < g.OW:
             begin, end = piece.across.first * g.C, piece.across.last * g.C
-            piece.lines = min(bottom, piece.down.last) - piece.kh
-            piece.tap = max(left, begin)
-            piece.depth = min(right, end) - piece.tap
-            taps = piece.down.first < piece.down.last and begin < end
-            piece.begins = piece.kh == piece.down.first and piece.tap == begin
-            piece.ends = (piece.kh + piece.lines == piece.down.last
-                          and piece.tap + piece.depth == end)
-            if taps and piece.lines > 0 and piece.depth > 0:
-                all_pixels(x, w, bias, y, g, F, slope, first, last, &piece, width, part)
-            elif not taps and top == 0 and left == 0:   # a window of padding only
-                piece.lines = 0
-                piece.begins = piece.ends = True
-                all_pixels(x, w, bias, y, g, F, slope, first, last, &piece, width, part)
+            piece.taps = Taps(
+                max(taps.top, piece.down.first), min(taps.bottom, piece.down.last),
+                max(taps.left, begin), min(taps.right, end))
+            if piece.down.first == piece.down.last or begin == end:
+                # Windows of padding only are done with at once.
+                piece.taps.bottom = piece.taps.top
+                piece.begins = piece.ends = taps.top == 0 and taps.left == 0
+                if piece.begins:
+                    all_pixels(task, &piece, f, width, part)
+            elif piece.taps.top < piece.taps.bottom and piece.taps.left < piece.taps.right:
+                piece.begins = (
+                    piece.taps.top == piece.down.first and piece.taps.left == begin)
+                piece.ends = piece.taps.bottom == piece.down.last and piece.taps.right == end
+                all_pixels(task, &piece, f, width, part)
             piece.across = span_from(
                 piece.across.end, g.OW, g.W, g.KW, g.stride_w, g.pad_left)
         piece.down = span_from(piece.down.end, g.OH, g.H, g.KH, g.stride_h, g.pad_top)
 
 
 cdef inline void all_pixels(
-    const float* x, const float* w, const float* bias, float* y, const Window* g, Py_ssize_t F,
-    float slope, Py_ssize_t first, Py_ssize_t last, const Piece* piece, Py_ssize_t width,
-    Py_ssize_t part,
+    const Task* task, const Piece* piece, Py_ssize_t f, Py_ssize_t width, Py_ssize_t part,
 ) noexcept nogil:
-    """`width` vectors of each pixel, six pixels at once, or eight."""
-    cdef Py_ssize_t line = g.W * g.C, count = 0, i = 0, n, oh, ow
+    """Six pixels at once, or eight."""
+    cdef const Window* g = task.g
+    cdef Py_ssize_t count = 0, i = 0, n, oh, ow
     cdef const float* corner
     cdef const float* place[8]
     cdef float* target[8]
-    w += (piece.kh * g.KW * g.C + piece.tap) * F
-    for n in range(first // g.OH, (last - 1) // g.OH + 1):
-        for oh in range(max(piece.down.begin, first - n * g.OH),
-                        min(piece.down.end, last - n * g.OH)):
-            corner = (x + (n * g.H + oh * g.stride_h - g.pad_top + piece.kh) * line
-                      + piece.tap - g.pad_left * g.C)
+    for n in range(task.first // g.OH, (task.last - 1) // g.OH + 1):
+        for oh in range(max(piece.down.begin, task.first - n * g.OH),
+                        min(piece.down.end, task.last - n * g.OH)):
+            corner = (task.x + piece.taps.left - g.pad_left * g.C
+                      + (n * g.H + oh * g.stride_h - g.pad_top + piece.taps.top) * g.W * g.C)
             for ow in range(piece.across.begin, piece.across.end):
                 place[count] = corner + ow * g.stride_w * g.C
-                target[count] = y + ((n * g.OH + oh) * g.OW + ow) * F
+                target[count] = task.y + ((n * g.OH + oh) * g.OW + ow) * task.F + f
                 count += 1
                 if width == WIDTH:
                     if count == 6:
-                        tile(place, w, bias, target, g, F, slope, piece, 6, width, part)
+                        tile(task, piece, place, target, f, 6, width, part)
                         count = 0
                 elif count == 8:
-                    tile(place, w, bias, target, g, F, slope, piece, 8, width, part)
+                    tile(task, piece, place, target, f, 8, width, part)
                     count = 0
     if count >= 4:
-        tile(place, w, bias, target, g, F, slope, piece, 4, width, part)
+        tile(task, piece, place, target, f, 4, width, part)
         i = 4
     if i + 2 <= count:
-        tile(&place[i], w, bias, &target[i], g, F, slope, piece, 2, width, part)
+        tile(task, piece, &place[i], &target[i], f, 2, width, part)
         i += 2
     if i < count:
-        tile(&place[i], w, bias, &target[i], g, F, slope, piece, 1, width, part)
+        tile(task, piece, &place[i], &target[i], f, 1, width, part)
 
 
 cdef inline void tile(
-    const float** place, const float* w, const float* bias, float** target, const Window* g,
-    Py_ssize_t F, float slope, const Piece* piece, Py_ssize_t pixels, Py_ssize_t width,
-    Py_ssize_t part,
+    const Task* task, const Piece* piece, const float** place, float** target, Py_ssize_t f,
+    Py_ssize_t pixels, Py_ssize_t width, Py_ssize_t part,
 ) noexcept nogil:
     """A tile of y in registers; `pixels` and `width` are numbers that the compiler sees.
 
     Of the last vector of a pixel, `part` floats are there: LANES unless `width` is 1.
     """
     # As in products.pxd: an array for each column of vectors, no loop inside a loop over pixels.
-    cdef Py_ssize_t line = g.W * g.C, next_line = g.KW * g.C * F, _, s, i
+    cdef Py_ssize_t line = task.g.W * task.g.C, run = task.g.KW * task.g.C, _, s, i
     cdef vector[8] t0, t1
     cdef vector[6] t2, t3
     cdef vector r0, r1, r2, r3, left
     cdef const float* at[8]
+    cdef const float* w = task.w + (piece.taps.top * run + piece.taps.left) * task.F + f
     cdef const float* weight
+    cdef const float* bias = task.bias + f
     for i in range(pixels):
         at[i] = place[i]
         if piece.begins:
@@ -191,9 +196,9 @@ cdef inline void tile(
         if width > 2:
             t2[i] = zeros() if piece.begins else load(target[i] + 2 * LANES)
             t3[i] = zeros() if piece.begins else load(target[i] + 3 * LANES)
-    for _ in range(piece.lines):
+    for _ in range(piece.taps.bottom - piece.taps.top):
         weight = w
-        for s in range(piece.depth):
+        for s in range(piece.taps.right - piece.taps.left):
             r0 = load_part(weight, part) if width == 1 else load(weight)
             if width > 1:
                 r1 = load(weight + LANES)
@@ -208,8 +213,8 @@ cdef inline void tile(
                 if width > 2:
                     t2[i] = t2[i] + left * r2
                     t3[i] = t3[i] + left * r3
-            weight += F
-        w += next_line
+            weight += task.F
+        w += run * task.F
         for i in range(pixels):
             at[i] += line
     if piece.ends:
@@ -220,12 +225,12 @@ cdef inline void tile(
             r2 = load(bias + 2 * LANES)
             r3 = load(bias + 3 * LANES)
         for i in range(pixels):
-            t0[i] = leaky(t0[i] + r0, slope)
+            t0[i] = leaky(t0[i] + r0, task.slope)
             if width > 1:
-                t1[i] = leaky(t1[i] + r1, slope)
+                t1[i] = leaky(t1[i] + r1, task.slope)
             if width > 2:
-                t2[i] = leaky(t2[i] + r2, slope)
-                t3[i] = leaky(t3[i] + r3, slope)
+                t2[i] = leaky(t2[i] + r2, task.slope)
+                t3[i] = leaky(t3[i] + r3, task.slope)
     for i in range(pixels):
         if width == 1:
             store_part(target[i], t0[i], part)
