@@ -22,6 +22,7 @@ from cyconv.threads import get_num_threads, one_blas_thread
 TILE_BYTES = 512 * 1024
 # Lanes that the gradients of a batch are added up in; the sum is the same for any thread count.
 LANES = 16
+LEAST_PIXELS = 64  # of a strip of an image that is a part of the sum
 
 
 def im2col(x: ArrayLike, kernel_size: Pair, stride: Pair = 1, padding: Padding = 0) -> np.ndarray:
@@ -177,21 +178,37 @@ def conv2d_backward(
     dx = checks.allocate(x.shape, x.dtype, "conv2d_backward", "dx") if need_dx else None
     if len(x) == 0:
         return dx, np.zeros_like(weight), np.zeros(F, x.dtype)
-    image = geometry.OH * geometry.OW * geometry.taps * x.itemsize
-    block = max(1, min(TILE_BYTES // image, -(-len(x) // LANES)))
-    tile = tile_rows(geometry, block * geometry.OH, x.itemsize)
-    lanes = np.empty((min(LANES, -(-len(x) // block)), weight.size + F), x.dtype)
+    height = part_height(geometry, len(x), x.itemsize)
+    span = max(height, geometry.OH)  # whole images
+    parts = -(-len(x) * geometry.OH // span) * -(-span // height)
+    tile = tile_rows(geometry, height, x.itemsize)
+    lanes = np.empty((min(LANES, parts), weight.size + F), x.dtype)
     threads = min(get_num_threads(), len(lanes))
     cols = scratch_columns(geometry, tile, threads, x.dtype, "conv2d_backward")
     transposed = weight.reshape(-1, F).T if need_dx else weight.reshape(F, -1)
     transposed = np.ascontiguousarray(transposed)
     with one_blas_thread():
         conv.conv2d_backward(
-            dy, x, weight, transposed, dx, lanes, cols, geometry._asdict(), block, tile, threads
+            dy, x, weight, transposed, dx, lanes, cols, geometry._asdict(), height, tile, threads
         )
     total = np.empty(lanes.shape[1], x.dtype)
     elementwise.add_lanes(lanes, total, threads)
     return dx, total[: weight.size].reshape(weight.shape), total[weight.size :]
+
+
+def part_height(geometry: Geometry, images: int, itemsize: int) -> int:
+    """Return the output rows of one part of a batch: of whole images, or a strip of an image.
+
+    Images are cut where there are fewer than lanes, into strips that are worth a sum of their own
+    and at least as high as a window.
+    """
+    OH, OW = geometry.OH, geometry.OW
+    if images < LANES:
+        strips = -(-LANES // images)
+        window = -(-geometry.KH // geometry.stride_h)
+        return min(OH, max(-(-OH // strips), -(-LEAST_PIXELS // OW), window))
+    block = TILE_BYTES // (OH * OW * geometry.taps * itemsize)
+    return OH * max(1, min(block, -(-images // LANES)))
 
 
 def tile_rows(geometry: Geometry, rows: int, itemsize: int) -> int:

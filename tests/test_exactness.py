@@ -33,16 +33,17 @@ def problems(count, seed=0):
 def cuts(seed=0):
     """Give f(), which changes into how large tiles, blocks and lanes a batch is cut."""
     rng = np.random.default_rng(seed)
-    before = functional.TILE_BYTES, functional.LANES
+    before = functional.TILE_BYTES, functional.LANES, functional.LEAST_PIXELS
 
     def draw():
         functional.TILE_BYTES = int(rng.choice((before[0], 1, 2 ** rng.integers(8, 16))))
         functional.LANES = int(rng.choice((before[1], 1, 2, 3)))
+        functional.LEAST_PIXELS = int(rng.choice((before[2], 1)))
 
     try:
         yield draw
     finally:
-        functional.TILE_BYTES, functional.LANES = before
+        functional.TILE_BYTES, functional.LANES, functional.LEAST_PIXELS = before
 
 
 @pytest.fixture
@@ -55,13 +56,17 @@ def cut_into(monkeypatch):
         seen["tiles, forward"] += tile < len(x) * window["OH"]
         conv2d(x, weight, bias, y, cols, window, tile, threads)
 
-    def seen_backward(dy, x, weight, transposed, dx, lanes, cols, window, block, tile, threads):
+    def seen_backward(dy, x, weight, transposed, dx, lanes, cols, window, height, tile, threads):
+        images, strips = height > window["OH"], height < window["OH"]
+        several = len(lanes) * height < len(x) * window["OH"]
         seen["lanes"] += len(lanes) > 1
-        seen["blocks a lane"] += len(lanes) * block < len(x)
-        seen["images a block"] += block > 1
-        seen["images a block, blocks a lane"] += block > 1 and len(lanes) * block < len(x)
-        seen["tiles a block"] += tile < block * window["OH"]
-        backward(dy, x, weight, transposed, dx, lanes, cols, window, block, tile, threads)
+        seen["parts a lane"] += several
+        seen["images a part"] += images
+        seen["images a part, parts a lane"] += images and several
+        seen["strips an image"] += strips
+        seen["strips an image, parts a lane"] += strips and several
+        seen["tiles a part"] += tile < height
+        backward(dy, x, weight, transposed, dx, lanes, cols, window, height, tile, threads)
 
     monkeypatch.setattr(functional.conv, "conv2d", seen_conv2d)
     monkeypatch.setattr(functional.conv, "conv2d_backward", seen_backward)
@@ -80,7 +85,7 @@ def test_random_geometries_are_exact(count, figure, cut_into):
                 assert {result.dtype for result in results} == {np.dtype(dtype)}
                 assert_same(results, expected, case, dtype, threads)
     # The cuts that are meant did occur: what is not reached is not checked.
-    assert len(cut_into) == 6
+    assert len(cut_into) == 8
     for several, calls in cut_into.items():
         assert calls > geometries / 50, several
     figure("random geometries, exact", geometries)

@@ -5,7 +5,6 @@ and the tile are fixed by shapes, so the result never depends on the number of t
 """
 
 from cython cimport floating
-from libc.string cimport memset
 
 from cyconv._core.columns cimport Window, col2im_rows, im2col_rows, is_identity
 from cyconv._core.packed cimport packed_forward, packed_weight, reads_image
@@ -59,24 +58,22 @@ cdef inline void conv_forward(
 cdef inline void conv_backward(
     const floating* x, const floating* weight, const floating* transposed, const floating* dy,
     floating* dx, floating* dweight, floating* dbias, floating* cols, const Window* g, Py_ssize_t F,
-    Py_ssize_t images, Py_ssize_t tile, bint accumulate,
+    Py_ssize_t first, Py_ssize_t last, Py_ssize_t tile, bint accumulate,
 ) noexcept nogil:
-    """dweight (+)= colsᵀ · dy, dbias (+)= column sums of dy, dx = col2im(dy · weightᵀ).
+    """dweight (+)= colsᵀ · dy, dbias (+)= column sums of dy, dx += col2im(dy · weightᵀ).
 
-    `x`, `dy` and `dx` begin with the first of `images` images, and `transposed` is weightᵀ. The
-    parameters' gradients are added to if `accumulate`. A dx of NULL is left out. `cols` is
-    overwritten.
+    For the output rows first <= (n, oh) < last; `x`, `dy` and `dx` are the whole batch, and
+    `transposed` is weightᵀ. The parameters' gradients are added to if `accumulate`. A dx of NULL is
+    left out; where the image is its own columns, dx is written. `cols` is overwritten.
     Writes: dweight, dbias, dx.   Aliasing: none allowed.
     Parallel over: nothing.       Retains: nothing.
     """
-    cdef Py_ssize_t K = g.KH * g.KW * g.C, rows = images * g.OH, row = 0, stop, pixels
+    cdef Py_ssize_t K = g.KH * g.KW * g.C, row = first, stop, pixels
     cdef const floating* source
     cdef const floating* dy_tile
-    if dx != NULL and not is_identity(g):
-        memset(dx, 0, images * g.H * g.W * g.C * sizeof(floating))
-    column_sums(dy, dbias, rows * g.OW, F, accumulate)
-    while row < rows:
-        stop = min(row + tile, rows)
+    column_sums(dy + first * g.OW * F, dbias, (last - first) * g.OW, F, accumulate)
+    while row < last:
+        stop = min(row + tile, last)
         pixels = (stop - row) * g.OW
         dy_tile = dy + row * g.OW * F
         # forward: y = cols @ weight, so dweight += cols.T @ dy

@@ -5,7 +5,7 @@ from cython.parallel cimport prange, threadid
 from libc.string cimport memset
 
 from cyconv._core.block cimport conv_backward, conv_forward
-from cyconv._core.columns cimport Window, col2im_rows, im2col_rows
+from cyconv._core.columns cimport Window, col2im_rows, im2col_rows, is_identity
 
 
 def im2col(
@@ -73,16 +73,27 @@ def conv2d(
 cdef void backward_lane(
     const floating* dy, const floating* x, const floating* weight, const floating* transposed,
     floating* dx, floating* lane, floating* cols, const Window* g, Py_ssize_t F, Py_ssize_t images,
-    Py_ssize_t block, Py_ssize_t tile, Py_ssize_t index, Py_ssize_t lanes,
+    Py_ssize_t height, Py_ssize_t tile, Py_ssize_t index, Py_ssize_t lanes, Py_ssize_t turn,
 ) noexcept nogil:
-    """The gradients of the blocks index, index + lanes, index + 2 lanes, ... in this order."""
-    cdef Py_ssize_t first = index * block, inputs = g.H * g.W * g.C, outputs = g.OH * g.OW * F
-    while first < images:
-        conv_backward(x + first * inputs, weight, transposed, dy + first * outputs,
-                      NULL if dx == NULL else dx + first * inputs,
-                      lane, lane + g.KH * g.KW * g.C * F, cols, g, F,
-                      min(block, images - first), tile, first != index * block)
-        first += lanes * block
+    """The gradients of the parts index, index + lanes, index + 2 lanes, ... in this order.
+
+    Of images in several strips, only those whose number is even in the first turn, and odd in the
+    second: strips that lie side by side add to the same lines of dx.
+    """
+    cdef Py_ssize_t strips = max(1, (g.OH + height - 1) // height), span = max(height, g.OH)
+    cdef Py_ssize_t rows = images * g.OH, weights = g.KH * g.KW * g.C * F, first, last, part = index
+    if turn == 0:
+        memset(lane, 0, (weights + F) * sizeof(floating))
+    while part // strips * span < rows:
+        first = part // strips * span + part % strips * height
+        last = min(min(first + height, (part // strips + 1) * span), rows)
+        if strips == 1 and dx != NULL and not is_identity(g):
+            memset(dx + first // g.OH * g.H * g.W * g.C, 0,
+                   (last - first) // g.OH * g.H * g.W * g.C * sizeof(floating))
+        if strips == 1 or part % strips % 2 == turn:
+            conv_backward(x, weight, transposed, dy, dx, lane, lane + weights, cols, g, F, first,
+                          last, tile, True)
+        part += lanes
 
 
 def conv2d_backward(
@@ -94,18 +105,26 @@ def conv2d_backward(
     floating[:, ::1] lanes,                # OUT: dweight, then dbias, of each lane
     floating[:, ::1] cols,                 # TMP: the columns of one tile for each thread
     Window window,
-    Py_ssize_t block,
+    Py_ssize_t height,
     Py_ssize_t tile,
     int threads,
 ):
-    """dx, and dweight and dbias as one partial sum for each lane of blocks of images.
+    """dx, and dweight and dbias as one partial sum for each lane.
 
+    The lanes take turns at the parts of the batch: `height` output rows each, which are those of
+    whole images, or a strip of one image that is at least as high as a window.
     Writes: every element of dx and lanes.   Aliasing: outputs must not overlap inputs.
     Parallel over: lanes.                    Retains: nothing.
     """
-    cdef Py_ssize_t lane
+    cdef Py_ssize_t lane, turn, line, lines = 0 if dx is None else dx.shape[0] * dx.shape[1]
     cdef floating* dx_or_null = NULL if dx is None else &dx[0, 0, 0, 0]
-    for lane in prange(lanes.shape[0], nogil=True, schedule="dynamic", num_threads=threads):
-        backward_lane(&dy[0, 0, 0, 0], &x[0, 0, 0, 0], &weight[0, 0, 0, 0],
-                      &transposed[0, 0], dx_or_null, &lanes[lane, 0], &cols[threadid(), 0],
-                      &window, weight.shape[3], x.shape[0], block, tile, lane, lanes.shape[0])
+    if height < window.OH:
+        for line in prange(lines, nogil=True, schedule="static", num_threads=threads):
+            memset(dx_or_null + line * window.W * window.C, 0,
+                   window.W * window.C * sizeof(floating))
+    for turn in range(2 if height < window.OH else 1):
+        for lane in prange(lanes.shape[0], nogil=True, schedule="dynamic", num_threads=threads):
+            backward_lane(&dy[0, 0, 0, 0], &x[0, 0, 0, 0], &weight[0, 0, 0, 0],
+                          &transposed[0, 0], dx_or_null, &lanes[lane, 0], &cols[threadid(), 0],
+                          &window, weight.shape[3], x.shape[0], height, tile, lane,
+                          lanes.shape[0], turn)

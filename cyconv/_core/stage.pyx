@@ -11,7 +11,7 @@ from libc.stdlib cimport free, malloc
 
 from cyconv._core cimport pointwise
 from cyconv._core.block cimport conv_backward, conv_forward
-from cyconv._core.columns cimport Window, col2im_rows, im2col_rows, zero
+from cyconv._core.columns cimport Window, col2im_rows, im2col_rows, is_identity, zero
 from cyconv._core.products cimport fills_vectors, transpose
 
 
@@ -97,9 +97,11 @@ cdef class Conv(Op):
         cdef float* dweight = gradients + self.gradient_at
         if self.slope != 1:
             pointwise.leaky_relu_backward(y, dy, dy, n * self.outputs, self.slope)
+        if dx != NULL and not is_identity(&self.window):
+            zero(dx, n * self.inputs)
         conv_backward(x, &self.arena[self.first], &self.transposed[0, 0], dy, dx, dweight,
-                      dweight + self.weights, cols, &self.window, self.F, n, self.tile,
-                      accumulate)
+                      dweight + self.weights, cols, &self.window, self.F, 0, n * self.window.OH,
+                      self.tile, accumulate)
 
 
 cdef class Im2Col(Op):
