@@ -59,7 +59,7 @@ def conv2d(
     """
     cdef Py_ssize_t t, first, rows = x.shape[0] * window.OH
     # Four for each thread keep all busy to the end; in sixteen images, pixels with the same taps
-    # are many. Tiles are the same however many make a piece, and so are the bits.
+    # are many. Tiles, and the order of a pixel's sum, are the same in any piece, and so the bits.
     cdef Py_ssize_t piece = min(16 * window.OH, rows // (4 * threads)) // tile * tile
     piece = max(piece, tile)
     for t in prange((rows + piece - 1) // piece, nogil=True, schedule="dynamic",
