@@ -22,7 +22,7 @@ from cyconv.threads import get_num_threads, one_blas_thread
 TILE_BYTES = 512 * 1024
 # Lanes that the gradients of a batch are added up in; the sum is the same for any thread count.
 LANES = 16
-LEAST_PIXELS = 64  # of a strip of an image that is a part of the sum
+LEAST_PIXELS = 128  # in a strip of an image that is worth a thread, or a lane
 
 
 def im2col(x: ArrayLike, kernel_size: Pair, stride: Pair = 1, padding: Padding = 0) -> np.ndarray:
@@ -105,7 +105,9 @@ def conv2d(
 
     ``y[n, oh, ow, f] = bias[f] + sum over kh, kw, c of x[n, oh*sh - ph + kh, ow*sw - pw + kw, c]
     * weight[kh, kw, c, f]`` (the course's slide "2D convolution forward loop"), computed as im2col
-    and one matrix product for each tile of output rows.
+    and one matrix product for each tile of output rows, or from the image where that is faster.
+    Products with the zeros of the padding may be left out, so that beside the padding an infinite
+    weight may give NaN or not.
 
     Parameters
     ----------
@@ -128,9 +130,11 @@ def conv2d(
     F = weight.shape[3]
     y = checks.allocate((len(x), geometry.OH, geometry.OW, F), x.dtype, "conv2d", "y")
     if y.size:
-        tile = tile_rows(geometry, len(x) * geometry.OH, x.itemsize)
-        threads = min(get_num_threads(), -(-len(x) * geometry.OH // tile))
-        cols = scratch_columns(geometry, tile, threads, x.dtype, "conv2d")
+        rows = len(x) * geometry.OH
+        columns = conv.makes_columns(F, x.dtype == np.float32)
+        tile = tile_rows(geometry, rows, x.itemsize) if columns else least_rows(geometry)
+        threads = min(get_num_threads(), -(-rows // tile))
+        cols = scratch_columns(geometry, tile if columns else 0, threads, x.dtype, "conv2d")
         with one_blas_thread():
             conv.conv2d(x, weight, bias, y, cols, geometry._asdict(), tile, threads)
     return y
@@ -199,16 +203,20 @@ def conv2d_backward(
 def part_height(geometry: Geometry, images: int, itemsize: int) -> int:
     """Return the output rows of one part of a batch: of whole images, or a strip of an image.
 
-    Images are cut where there are fewer than lanes, into strips that are worth a sum of their own
-    and at least as high as a window.
+    Images are cut where there are fewer than lanes.
     """
     OH, OW = geometry.OH, geometry.OW
     if images < LANES:
         strips = -(-LANES // images)
-        window = -(-geometry.KH // geometry.stride_h)
-        return min(OH, max(-(-OH // strips), -(-LEAST_PIXELS // OW), window))
+        apart = -(-geometry.KH // geometry.stride_h)  # strips of a phase share no line of dx
+        return min(OH, max(-(-OH // strips), least_rows(geometry), apart))
     block = TILE_BYTES // (OH * OW * geometry.taps * itemsize)
     return OH * max(1, min(block, -(-images // LANES)))
+
+
+def least_rows(geometry: Geometry) -> int:
+    """Return how many output rows have LEAST_PIXELS."""
+    return -(-LEAST_PIXELS // geometry.OW)
 
 
 def tile_rows(geometry: Geometry, rows: int, itemsize: int) -> int:
@@ -221,7 +229,7 @@ def scratch_columns(
 ) -> np.ndarray:
     """Return room for the columns of one tile of output rows for each thread."""
     checks.blas_extent(tile * geometry.OW, who, "the number of pixels in one output row")
-    size = tile * geometry.OW * geometry.taps
+    size = max(1, tile * geometry.OW * geometry.taps)
     return checks.aligned(threads, size, dtype, who, "columns")
 
 

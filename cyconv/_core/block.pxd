@@ -1,7 +1,7 @@
-"""One convolution on one block of images: forward and backward, the same for arrays and networks.
+"""One convolution on some output rows: forward and backward, the same for arrays and networks.
 
-A block is cut into tiles of whole output rows whose columns fit the cache. The geometry, the block
-and the tile are fixed by shapes, so the result never depends on the number of threads.
+Where columns are made the rows are cut into tiles whose columns fit the cache. Rows and tiles are
+fixed by shapes, or without effect on a sum, so the result never depends on the number of threads.
 """
 
 from cython cimport floating

@@ -6,6 +6,7 @@ from libc.string cimport memset
 
 from cyconv._core.block cimport conv_backward, conv_forward
 from cyconv._core.columns cimport Window, col2im_rows, im2col_rows, is_identity
+from cyconv._core.products cimport fills_vectors
 
 
 def im2col(
@@ -42,6 +43,11 @@ def col2im(
         col2im_rows(&cols[0, 0] + n * size, &x[n, 0, 0, 0], &window, 0, window.OH)
 
 
+def makes_columns(Py_ssize_t F, bint single):
+    """Tell whether `conv2d` makes columns for F filters of single or double precision."""
+    return not (single and fills_vectors(F))
+
+
 def conv2d(
     const floating[:, :, :, ::1] x,        # IN
     const floating[:, :, :, ::1] weight,   # IN
@@ -52,7 +58,7 @@ def conv2d(
     Py_ssize_t tile,
     int threads,
 ):
-    """y = im2col(x) · weight + bias, columns for `tile` output rows at a time.
+    """y = im2col(x) · weight + bias; where columns are made, those of `tile` output rows at a time.
 
     Writes: every element of y.                      Aliasing: y must not overlap an input.
     Parallel over: pieces of output rows (n, oh).    Retains: nothing.
@@ -73,24 +79,24 @@ def conv2d(
 cdef void backward_lane(
     const floating* dy, const floating* x, const floating* weight, const floating* transposed,
     floating* dx, floating* lane, floating* cols, const Window* g, Py_ssize_t F, Py_ssize_t images,
-    Py_ssize_t height, Py_ssize_t tile, Py_ssize_t index, Py_ssize_t lanes, Py_ssize_t turn,
+    Py_ssize_t height, Py_ssize_t tile, Py_ssize_t index, Py_ssize_t lanes, Py_ssize_t phase,
 ) noexcept nogil:
     """The gradients of the parts index, index + lanes, index + 2 lanes, ... in this order.
 
-    Of images in several strips, only those whose number is even in the first turn, and odd in the
-    second: strips that lie side by side add to the same lines of dx.
+    Of images in several strips, only those whose number is even in the first phase, and odd in
+    the second: strips that lie side by side add to the same lines of dx.
     """
-    cdef Py_ssize_t strips = max(1, (g.OH + height - 1) // height), span = max(height, g.OH)
+    cdef Py_ssize_t strips = max(1, (g.OH + height - 1) // height), whole = max(height, g.OH)
     cdef Py_ssize_t rows = images * g.OH, weights = g.KH * g.KW * g.C * F, first, last, part = index
-    if turn == 0:
+    if phase == 0:
         memset(lane, 0, (weights + F) * sizeof(floating))
-    while part // strips * span < rows:
-        first = part // strips * span + part % strips * height
-        last = min(min(first + height, (part // strips + 1) * span), rows)
+    while part // strips * whole < rows:
+        first = part // strips * whole + part % strips * height
+        last = min(min(first + height, (part // strips + 1) * whole), rows)
         if strips == 1 and dx != NULL and not is_identity(g):
             memset(dx + first // g.OH * g.H * g.W * g.C, 0,
                    (last - first) // g.OH * g.H * g.W * g.C * sizeof(floating))
-        if strips == 1 or part % strips % 2 == turn:
+        if strips == 1 or part % strips % 2 == phase:
             conv_backward(x, weight, transposed, dy, dx, lane, lane + weights, cols, g, F, first,
                           last, tile, True)
         part += lanes
@@ -112,19 +118,19 @@ def conv2d_backward(
     """dx, and dweight and dbias as one partial sum for each lane.
 
     The lanes take turns at the parts of the batch: `height` output rows each, which are those of
-    whole images, or a strip of one image that is at least as high as a window.
+    whole images, or a strip of one image that shares no line of dx with the next strip but one.
     Writes: every element of dx and lanes.   Aliasing: outputs must not overlap inputs.
     Parallel over: lanes.                    Retains: nothing.
     """
-    cdef Py_ssize_t lane, turn, line, lines = 0 if dx is None else dx.shape[0] * dx.shape[1]
+    cdef Py_ssize_t lane, phase, line, lines = 0 if dx is None else dx.shape[0] * dx.shape[1]
     cdef floating* dx_or_null = NULL if dx is None else &dx[0, 0, 0, 0]
     if height < window.OH:
         for line in prange(lines, nogil=True, schedule="static", num_threads=threads):
             memset(dx_or_null + line * window.W * window.C, 0,
                    window.W * window.C * sizeof(floating))
-    for turn in range(2 if height < window.OH else 1):
+    for phase in range(2 if height < window.OH else 1):
         for lane in prange(lanes.shape[0], nogil=True, schedule="dynamic", num_threads=threads):
             backward_lane(&dy[0, 0, 0, 0], &x[0, 0, 0, 0], &weight[0, 0, 0, 0],
                           &transposed[0, 0], dx_or_null, &lanes[lane, 0], &cols[threadid(), 0],
                           &window, weight.shape[3], x.shape[0], height, tile, lane,
-                          lanes.shape[0], turn)
+                          lanes.shape[0], phase)

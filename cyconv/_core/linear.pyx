@@ -63,24 +63,25 @@ cdef void weight_tile(
         gemm(True, False, height, F, N, x, K, dy, F, <floating> 0, dweight, F)
 
 
-cdef inline bint is_turned(Py_ssize_t N) noexcept nogil:
+cdef inline bint is_transposed(Py_ssize_t N) noexcept nogil:
     """Tell whether dxᵀ = weight · dyᵀ is computed, with images that fill vectors."""
     return CYCONV_VECTORS and N > LANES // 2
 
 
 cdef void input_tile(
-    const floating* dy, const float* turned, const floating* weight, floating* dx, float* part,
-    Py_ssize_t N, Py_ssize_t K, Py_ssize_t F, Py_ssize_t width, Py_ssize_t panel,
+    const floating* dy, const float* dy_transposed, const floating* weight, floating* dx,
+    float* dx_transposed, Py_ssize_t N, Py_ssize_t K, Py_ssize_t F, Py_ssize_t width,
+    Py_ssize_t panel,
 ) noexcept nogil:
     """`width` columns of dx, which begin where dx and the rows of weight do."""
     cdef Py_ssize_t n = 0, images
-    if floating is float and is_turned(N):
+    if floating is float and is_transposed(N):
         while n < N:
             images = min(panel, N - n)
             # dx.T = weight @ dy.T
-            multiply(<const float*> weight, F, 1, turned + n * F, images, part, images, width, F,
-                     images, False)
-            transpose(part, <float*> dx + n * K, width, images, K)
+            multiply(<const float*> weight, F, 1, dy_transposed + n * F, images, dx_transposed,
+                     images, width, F, images, False)
+            transpose(dx_transposed, <float*> dx + n * K, width, images, K)
             n += images
     else:
         gemm(False, True, N, width, F, dy, F, weight, F, <floating> 0, dx, K)
@@ -93,27 +94,25 @@ def backward(
     floating[:, ::1] dx,                 # OUT, or None
     floating[:, ::1] dweight,            # OUT
     floating[::1] dbias,                 # OUT
-    float[::1] turned,                   # TMP: as large as dy
-    float[:, ::1] parts,                 # TMP: panel * tile for each thread
+    float[::1] dy_transposed,            # TMP: as large as dy
+    float[:, ::1] dx_transposed,         # TMP: panel * tile for each thread
     Py_ssize_t tile,
-    Py_ssize_t panel,
+    Py_ssize_t panel,                    # images whose dx is computed at once
     int threads,
 ):
     """dweight = xᵀ · dy, dbias = column sums of dy, dx = dy · weightᵀ.
 
     Writes: every element of the outputs.        Aliasing: outputs must not overlap inputs.
     Parallel over: tiles of `tile` rows of dweight and columns of dx.   Retains: nothing.
-
-    dx is computed `panel` images at a time.
     """
     cdef Py_ssize_t N = x.shape[0], K = x.shape[1], F = weight.shape[1], t, k, n
     cdef Py_ssize_t tiles = (K + tile - 1) // tile
     cdef floating* dx_or_null = NULL if dx is None else &dx[0, 0]
-    if floating is float and dx_or_null != NULL and is_turned(N):
+    if floating is float and dx_or_null != NULL and is_transposed(N):
         # dyᵀ, panel after panel of images: rows far apart would meet in few lines of the cache.
         for t in prange((N + panel - 1) // panel, nogil=True, num_threads=threads):
             n = t * panel
-            transpose(<const float*> &dy[n, 0], &turned[0] + n * F, min(panel, N - n), F,
+            transpose(<const float*> &dy[n, 0], &dy_transposed[0] + n * F, min(panel, N - n), F,
                       min(panel, N - n))
     for t in prange((1 if dx is None else 2) * tiles + 1, nogil=True, schedule="dynamic",
                     num_threads=threads):
@@ -123,7 +122,7 @@ def backward(
             weight_tile(&x[0, k], &dy[0, 0], &dweight[k, 0], N, K, F, min(tile, K - k))
         elif t < 2 * tiles and dx_or_null != NULL:
             # and dx = dy @ weight.T
-            input_tile(&dy[0, 0], &turned[0], &weight[k, 0], dx_or_null + k,
-                       &parts[threadid(), 0], N, K, F, min(tile, K - k), panel)
+            input_tile(&dy[0, 0], &dy_transposed[0], &weight[k, 0], dx_or_null + k,
+                       &dx_transposed[threadid(), 0], N, K, F, min(tile, K - k), panel)
         else:
             column_sums(&dy[0, 0], &dbias[0], N, F, False)

@@ -1,9 +1,9 @@
 """The training step: blocks of images through a run of layers and back, in one parallel region.
 
 A thread takes a block of images through all operations forward, the loss, and all operations back
-while the block's columns and activations sit in its core's cache. A block's gradients go into the
-accumulator of its lane. Blocks and lanes are fixed by shapes, so the bits of the result are the
-same for any number of threads.
+while what is between them sits in its core's cache. A block's gradients go into the accumulator of
+its lane. Blocks and lanes are fixed by shapes, so the bits of the result are the same for any
+number of threads.
 """
 
 from cython.parallel cimport prange, threadid

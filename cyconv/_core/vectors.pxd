@@ -6,7 +6,7 @@ cdef extern from *:
     #include <immintrin.h>
     #include <string.h>
     #define CYCONV_VECTORS 1
-    /* Six rows of WIDTH vectors, or twelve of half as many, fill the 32 or 16 registers. */
+    /* Six rows of WIDTH vectors fill the 32 or 16 registers. */
     #if defined(__AVX512F__)
     #define CYCONV_LANES 16
     #define CYCONV_WIDTH 4
@@ -119,7 +119,7 @@ cdef extern from *:
             _mm_storeu_ps(y, _mm_add_ps(_mm256_castps256_ps128(half),
                                         _mm256_extractf128_ps(half, 1)));
     }
-    #else   /* what uses these compiles, and is_packed never lets it be called */
+    #else   /* what uses these compiles, and what needs vectors asks for them first */
     #define CYCONV_VECTORS 0
     #define CYCONV_LANES 1
     #define CYCONV_WIDTH 1

@@ -23,7 +23,7 @@ from cyconv._core.vectors cimport (
 
 cdef enum:
     WEIGHTS = 128 * 1024   # at once, which stay in the second-level cache, half a megabyte
-    DEPTH = 128            # taps at once, however many filters there are
+    LEAST_TAPS = 128       # of a kernel line at once, however many filters there are
 
 
 cdef struct Task:
@@ -47,7 +47,7 @@ cdef struct Span:
     Py_ssize_t begin, end, first, last
 
 
-cdef struct Piece:
+cdef struct Group:
     # The pixels (down, across), and some of their taps.
     Span down, across
     Taps taps
@@ -78,7 +78,7 @@ cdef inline kernel windows_forward(
     """y = leaky_relu(im2col(x) · w + bias) for the output rows first <= (n, oh) < last."""
     cdef Task task = Task(x, w, bias, y, g, F, first, last, slope)
     cdef Py_ssize_t run = g.KW * g.C, lines = max(1, WEIGHTS // (run * F)), top = 0, left
-    cdef Py_ssize_t depth = max(<Py_ssize_t> DEPTH, WEIGHTS // F)
+    cdef Py_ssize_t depth = max(<Py_ssize_t> LEAST_TAPS, WEIGHTS // F)
     while top < g.KH:
         left = 0
         while left < run:
@@ -108,33 +108,33 @@ cdef inline void all_spans(
     """`width` vectors from the filter f on, `part` floats of the last one."""
     cdef const Window* g = task.g
     cdef Py_ssize_t begin, end
-    cdef Piece piece
-    piece.down = span_from(0, g.OH, g.H, g.KH, g.stride_h, g.pad_top)
-    while piece.down.begin < g.OH:
-        piece.across = span_from(0, g.OW, g.W, g.KW, g.stride_w, g.pad_left)
-        while piece.across.begin < g.OW:
-            begin, end = piece.across.first * g.C, piece.across.last * g.C
-            piece.taps = Taps(
-                max(taps.top, piece.down.first), min(taps.bottom, piece.down.last),
+    cdef Group group
+    group.down = span_from(0, g.OH, g.H, g.KH, g.stride_h, g.pad_top)
+    while group.down.begin < g.OH:
+        group.across = span_from(0, g.OW, g.W, g.KW, g.stride_w, g.pad_left)
+        while group.across.begin < g.OW:
+            begin, end = group.across.first * g.C, group.across.last * g.C
+            group.taps = Taps(
+                max(taps.top, group.down.first), min(taps.bottom, group.down.last),
                 max(taps.left, begin), min(taps.right, end))
-            if piece.down.first == piece.down.last or begin == end:
+            if group.down.first == group.down.last or begin == end:
                 # Windows of padding only are done with at once.
-                piece.taps.bottom = piece.taps.top
-                piece.begins = piece.ends = taps.top == 0 and taps.left == 0
-                if piece.begins:
-                    all_pixels(task, &piece, f, width, part)
-            elif piece.taps.top < piece.taps.bottom and piece.taps.left < piece.taps.right:
-                piece.begins = (
-                    piece.taps.top == piece.down.first and piece.taps.left == begin)
-                piece.ends = piece.taps.bottom == piece.down.last and piece.taps.right == end
-                all_pixels(task, &piece, f, width, part)
-            piece.across = span_from(
-                piece.across.end, g.OW, g.W, g.KW, g.stride_w, g.pad_left)
-        piece.down = span_from(piece.down.end, g.OH, g.H, g.KH, g.stride_h, g.pad_top)
+                group.taps.bottom = group.taps.top
+                group.begins = group.ends = taps.top == 0 and taps.left == 0
+                if group.begins:
+                    all_pixels(task, &group, f, width, part)
+            elif group.taps.top < group.taps.bottom and group.taps.left < group.taps.right:
+                group.begins = (
+                    group.taps.top == group.down.first and group.taps.left == begin)
+                group.ends = group.taps.bottom == group.down.last and group.taps.right == end
+                all_pixels(task, &group, f, width, part)
+            group.across = span_from(
+                group.across.end, g.OW, g.W, g.KW, g.stride_w, g.pad_left)
+        group.down = span_from(group.down.end, g.OH, g.H, g.KH, g.stride_h, g.pad_top)
 
 
 cdef inline void all_pixels(
-    const Task* task, const Piece* piece, Py_ssize_t f, Py_ssize_t width, Py_ssize_t part,
+    const Task* task, const Group* group, Py_ssize_t f, Py_ssize_t width, Py_ssize_t part,
 ) noexcept nogil:
     """Six pixels at once, or eight."""
     cdef const Window* g = task.g
@@ -143,33 +143,33 @@ cdef inline void all_pixels(
     cdef const float* place[8]
     cdef float* target[8]
     for n in range(task.first // g.OH, (task.last - 1) // g.OH + 1):
-        for oh in range(max(piece.down.begin, task.first - n * g.OH),
-                        min(piece.down.end, task.last - n * g.OH)):
-            corner = (task.x + piece.taps.left - g.pad_left * g.C
-                      + (n * g.H + oh * g.stride_h - g.pad_top + piece.taps.top) * g.W * g.C)
-            for ow in range(piece.across.begin, piece.across.end):
+        for oh in range(max(group.down.begin, task.first - n * g.OH),
+                        min(group.down.end, task.last - n * g.OH)):
+            corner = (task.x + group.taps.left - g.pad_left * g.C
+                      + (n * g.H + oh * g.stride_h - g.pad_top + group.taps.top) * g.W * g.C)
+            for ow in range(group.across.begin, group.across.end):
                 place[count] = corner + ow * g.stride_w * g.C
                 target[count] = task.y + ((n * g.OH + oh) * g.OW + ow) * task.F + f
                 count += 1
                 if width == WIDTH:
                     if count == 6:
-                        tile(task, piece, place, target, f, 6, width, part)
+                        tile(task, group, place, target, f, 6, width, part)
                         count = 0
                 elif count == 8:
-                    tile(task, piece, place, target, f, 8, width, part)
+                    tile(task, group, place, target, f, 8, width, part)
                     count = 0
     if count >= 4:
-        tile(task, piece, place, target, f, 4, width, part)
+        tile(task, group, place, target, f, 4, width, part)
         i = 4
     if i + 2 <= count:
-        tile(task, piece, &place[i], &target[i], f, 2, width, part)
+        tile(task, group, &place[i], &target[i], f, 2, width, part)
         i += 2
     if i < count:
-        tile(task, piece, &place[i], &target[i], f, 1, width, part)
+        tile(task, group, &place[i], &target[i], f, 1, width, part)
 
 
 cdef inline void tile(
-    const Task* task, const Piece* piece, const float** place, float** target, Py_ssize_t f,
+    const Task* task, const Group* group, const float** place, float** target, Py_ssize_t f,
     Py_ssize_t pixels, Py_ssize_t width, Py_ssize_t part,
 ) noexcept nogil:
     """A tile of y in registers; `pixels` and `width` are numbers that the compiler sees.
@@ -182,23 +182,23 @@ cdef inline void tile(
     cdef vector[6] t2, t3
     cdef vector r0, r1, r2, r3, left
     cdef const float* at[8]
-    cdef const float* w = task.w + (piece.taps.top * run + piece.taps.left) * task.F + f
+    cdef const float* w = task.w + (group.taps.top * run + group.taps.left) * task.F + f
     cdef const float* weight
     cdef const float* bias = task.bias + f
     for i in range(pixels):
         at[i] = place[i]
-        if piece.begins:
+        if group.begins:
             t0[i] = zeros()
         else:
             t0[i] = load_part(target[i], part) if width == 1 else load(target[i])
         if width > 1:
-            t1[i] = zeros() if piece.begins else load(target[i] + LANES)
+            t1[i] = zeros() if group.begins else load(target[i] + LANES)
         if width > 2:
-            t2[i] = zeros() if piece.begins else load(target[i] + 2 * LANES)
-            t3[i] = zeros() if piece.begins else load(target[i] + 3 * LANES)
-    for _ in range(piece.taps.bottom - piece.taps.top):
+            t2[i] = zeros() if group.begins else load(target[i] + 2 * LANES)
+            t3[i] = zeros() if group.begins else load(target[i] + 3 * LANES)
+    for _ in range(group.taps.bottom - group.taps.top):
         weight = w
-        for s in range(piece.taps.right - piece.taps.left):
+        for s in range(group.taps.right - group.taps.left):
             r0 = load_part(weight, part) if width == 1 else load(weight)
             if width > 1:
                 r1 = load(weight + LANES)
@@ -217,7 +217,7 @@ cdef inline void tile(
         w += run * task.F
         for i in range(pixels):
             at[i] += line
-    if piece.ends:
+    if group.ends:
         r0 = load_part(bias, part) if width == 1 else load(bias)
         if width > 1:
             r1 = load(bias + LANES)

@@ -92,6 +92,6 @@ def tile_width(size: int) -> int:
 def backward_room(N: int, K: int, F: int, threads: int) -> tuple[np.ndarray, np.ndarray, int, int]:
     """Return working memory and tile sizes of linear.backward."""
     tile, panel = tile_width(K), 64
-    (turned,) = aligned(1, N * F, np.float32, "Linear", "working memory")
-    parts = aligned(threads, panel * tile, np.float32, "Linear", "working memory")
-    return turned, parts, tile, panel
+    (dy_transposed,) = aligned(1, N * F, np.float32, "Linear", "working memory")
+    dx_transposed = aligned(threads, panel * tile, np.float32, "Linear", "working memory")
+    return dy_transposed, dx_transposed, tile, panel
