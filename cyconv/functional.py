@@ -22,7 +22,9 @@ from cyconv.threads import get_num_threads, one_blas_thread
 TILE_BYTES = 512 * 1024
 # Lanes that the gradients of a batch are added up in; the sum is the same for any thread count.
 LANES = 16
-LEAST_PIXELS = 128  # in a strip of an image that is worth a thread, or a lane
+# In a strip of an image that is worth a thread, or a lane: output pixels, and their products.
+LEAST_PIXELS = 128
+LEAST_PRODUCTS = 1024 * 1024
 
 
 def im2col(x: ArrayLike, kernel_size: Pair, stride: Pair = 1, padding: Padding = 0) -> np.ndarray:
@@ -132,7 +134,7 @@ def conv2d(
     if y.size:
         rows = len(x) * geometry.OH
         columns = conv.makes_columns(F, x.dtype == np.float32)
-        tile = tile_rows(geometry, rows, x.itemsize) if columns else least_rows(geometry)
+        tile = tile_rows(geometry, rows, x.itemsize) if columns else least_rows(geometry, F)
         threads = min(get_num_threads(), -(-rows // tile))
         cols = scratch_columns(geometry, tile if columns else 0, threads, x.dtype, "conv2d")
         with one_blas_thread():
@@ -182,7 +184,7 @@ def conv2d_backward(
     dx = checks.allocate(x.shape, x.dtype, "conv2d_backward", "dx") if need_dx else None
     if len(x) == 0:
         return dx, np.zeros_like(weight), np.zeros(F, x.dtype)
-    height = part_height(geometry, len(x), x.itemsize)
+    height = part_height(geometry, F, len(x), x.itemsize)
     span = max(height, geometry.OH)  # whole images
     parts = -(-len(x) * geometry.OH // span) * -(-span // height)
     tile = tile_rows(geometry, height, x.itemsize)
@@ -200,7 +202,7 @@ def conv2d_backward(
     return dx, total[: weight.size].reshape(weight.shape), total[weight.size :]
 
 
-def part_height(geometry: Geometry, images: int, itemsize: int) -> int:
+def part_height(geometry: Geometry, F: int, images: int, itemsize: int) -> int:
     """Return the output rows of one part of a batch: of whole images, or a strip of an image.
 
     Images are cut where there are fewer than lanes.
@@ -209,14 +211,15 @@ def part_height(geometry: Geometry, images: int, itemsize: int) -> int:
     if images < LANES:
         strips = -(-LANES // images)
         apart = -(-geometry.KH // geometry.stride_h)  # strips of a phase share no line of dx
-        return min(OH, max(-(-OH // strips), least_rows(geometry), apart))
+        return min(OH, max(-(-OH // strips), least_rows(geometry, F), apart))
     block = TILE_BYTES // (OH * OW * geometry.taps * itemsize)
     return OH * max(1, min(block, -(-images // LANES)))
 
 
-def least_rows(geometry: Geometry) -> int:
-    """Return how many output rows have LEAST_PIXELS."""
-    return -(-LEAST_PIXELS // geometry.OW)
+def least_rows(geometry: Geometry, F: int) -> int:
+    """Return how many output rows have LEAST_PIXELS and LEAST_PRODUCTS."""
+    products = geometry.OW * geometry.taps * F
+    return max(-(-LEAST_PIXELS // geometry.OW), -(-LEAST_PRODUCTS // products))
 
 
 def tile_rows(geometry: Geometry, rows: int, itemsize: int) -> int:

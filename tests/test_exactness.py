@@ -33,17 +33,20 @@ def problems(count, seed=0):
 def cuts(seed=0):
     """Give f(), which changes into how large tiles, blocks and lanes a batch is cut."""
     rng = np.random.default_rng(seed)
-    before = functional.TILE_BYTES, functional.LANES, functional.LEAST_PIXELS
+    names = "TILE_BYTES", "LANES", "LEAST_PIXELS", "LEAST_PRODUCTS"
+    before = {name: getattr(functional, name) for name in names}
 
     def draw():
-        functional.TILE_BYTES = int(rng.choice((before[0], 1, 2 ** rng.integers(8, 16))))
-        functional.LANES = int(rng.choice((before[1], 1, 2, 3)))
-        functional.LEAST_PIXELS = int(rng.choice((before[2], 1)))
+        functional.TILE_BYTES = int(rng.choice((before["TILE_BYTES"], 1, 2 ** rng.integers(8, 16))))
+        functional.LANES = int(rng.choice((before["LANES"], 1, 2, 3)))
+        for name in ("LEAST_PIXELS", "LEAST_PRODUCTS"):
+            setattr(functional, name, 1 if rng.integers(4) else before[name])
 
     try:
         yield draw
     finally:
-        functional.TILE_BYTES, functional.LANES, functional.LEAST_PIXELS = before
+        for name, value in before.items():
+            setattr(functional, name, value)
 
 
 @pytest.fixture
