@@ -120,7 +120,6 @@ class _Blocks:
             geometry = Geometry(**op.window)
             op.transposed = np.empty((op.F, geometry.taps), np.float32)
             op.tile = tile_rows(geometry, self.block * geometry.OH, 4)
-            op.columns = op.tile * geometry.OW * geometry.taps
         self.stage = stage.Stage(ops, first, self.block)
 
     def memory(self, images: int, threads: int, keep: bool = False, lanes: bool = False) -> dict:

@@ -2,10 +2,9 @@
 
 from cython cimport floating
 from cython.parallel cimport prange, threadid
-from libc.string cimport memset
 
 from cyconv._core.block cimport conv_backward, conv_forward
-from cyconv._core.columns cimport Window, col2im_rows, im2col_rows, is_identity
+from cyconv._core.columns cimport Window, col2im_rows, im2col_rows, is_identity, zero
 from cyconv._core.products cimport fills_vectors
 
 
@@ -39,7 +38,7 @@ def col2im(
     """
     cdef Py_ssize_t n, size = window.OH * window.OW * window.KH * window.KW * window.C
     for n in prange(x.shape[0], nogil=True, schedule="static", num_threads=threads):
-        memset(&x[n, 0, 0, 0], 0, x.shape[1] * x.shape[2] * x.shape[3] * sizeof(floating))
+        zero(&x[n, 0, 0, 0], x.shape[1] * x.shape[2] * x.shape[3])
         col2im_rows(&cols[0, 0] + n * size, &x[n, 0, 0, 0], &window, 0, window.OH)
 
 
@@ -86,16 +85,15 @@ cdef void backward_lane(
     Of images in several strips, only those whose number is even in the first phase, and odd in
     the second: strips that lie side by side add to the same lines of dx.
     """
-    cdef Py_ssize_t strips = max(1, (g.OH + height - 1) // height), whole = max(height, g.OH)
+    cdef Py_ssize_t strips = (g.OH + height - 1) // height, whole = max(height, g.OH)
     cdef Py_ssize_t rows = images * g.OH, weights = g.KH * g.KW * g.C * F, first, last, part = index
     if phase == 0:
-        memset(lane, 0, (weights + F) * sizeof(floating))
+        zero(lane, weights + F)
     while part // strips * whole < rows:
         first = part // strips * whole + part % strips * height
         last = min(min(first + height, (part // strips + 1) * whole), rows)
         if strips == 1 and dx != NULL and not is_identity(g):
-            memset(dx + first // g.OH * g.H * g.W * g.C, 0,
-                   (last - first) // g.OH * g.H * g.W * g.C * sizeof(floating))
+            zero(dx + first // g.OH * g.H * g.W * g.C, (last - first) // g.OH * g.H * g.W * g.C)
         if strips == 1 or part % strips % 2 == phase:
             conv_backward(x, weight, transposed, dy, dx, lane, lane + weights, cols, g, F, first,
                           last, tile, True)
@@ -126,8 +124,7 @@ def conv2d_backward(
     cdef floating* dx_or_null = NULL if dx is None else &dx[0, 0, 0, 0]
     if height < window.OH:
         for line in prange(lines, nogil=True, schedule="static", num_threads=threads):
-            memset(dx_or_null + line * window.W * window.C, 0,
-                   window.W * window.C * sizeof(floating))
+            zero(dx_or_null + line * window.W * window.C, window.W * window.C)
     for phase in range(2 if height < window.OH else 1):
         for lane in prange(lanes.shape[0], nogil=True, schedule="dynamic", num_threads=threads):
             backward_lane(&dy[0, 0, 0, 0], &x[0, 0, 0, 0], &weight[0, 0, 0, 0],

@@ -27,13 +27,14 @@ cdef class Op:
     ----------
     inputs, outputs : int
         Floats per image that the operation reads and writes.
-    columns : int
-        Floats of scratch memory that it needs.
     """
 
     cdef readonly Py_ssize_t inputs, outputs
-    cdef public Py_ssize_t columns
     cdef Py_ssize_t y_at   # its place in a block's frame
+
+    cdef Py_ssize_t columns(self) noexcept:
+        """Return how many floats of scratch memory it needs."""
+        return 0
 
     cdef void forward(self, const float* x, float* y, float* cols, Py_ssize_t n) noexcept nogil:
         pass
@@ -79,6 +80,9 @@ cdef class Conv(Op):
         self.inputs = window.H * window.W * window.C
         self.outputs = window.OH * window.OW * F
         self.tile = window.OH
+
+    cdef Py_ssize_t columns(self) noexcept:
+        return self.tile * self.window.OW * self.window.KH * self.window.KW * self.window.C
 
     cdef void prepare(self) noexcept nogil:
         cdef Py_ssize_t K = self.transposed.shape[1]
@@ -189,7 +193,7 @@ cdef class Stage:
 
     def __cinit__(self, ops, Py_ssize_t first, Py_ssize_t block):
         cdef Op op
-        cdef Py_ssize_t i
+        cdef Py_ssize_t i, columns = 0
         self.ops = tuple(ops)
         self.count = len(self.ops)
         self.op = <void**> malloc(self.count * sizeof(void*))
@@ -200,15 +204,15 @@ cdef class Stage:
         self.outputs = self.ops[self.count - 1].outputs
         self.scratch_size = whole_lines(self.inputs * block)   # pixels as floats
         self.columns_at = self.scratch_size
-        self.scratch_size += whole_lines(max(op.columns for op in self.ops))
         for i, op in enumerate(self.ops):
             self.op[i] = <void*> op
             op.y_at = self.frame_size
+            columns = max(columns, op.columns())
             self.frame_size += whole_lines(op.outputs * block)
             self.gradient_size = max(self.gradient_size, whole_lines(op.outputs * block))
             if isinstance(op, Conv):
                 (<Conv> op).gradient_at = (<Conv> op).first - first
-        self.scratch_size += 2 * self.gradient_size
+        self.scratch_size += whole_lines(columns) + 2 * self.gradient_size
 
     def __dealloc__(self):
         free(self.op)
