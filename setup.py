@@ -110,8 +110,10 @@ class BuildExt(build_ext):
         super().build_extensions()
 
 
-# The kernels are compiled once more for each level of vector units that cyconv._core.cpu knows.
-LEVELS = {
+# The kernels are compiled once more for each level of vector units that cyconv._core.cpu knows, and
+# once in double. What has no double build is compiled once: cyconv/_core/__init__.py goes by that.
+BUILDS_OF_KERNELS = {
+    "double": ["-DCYCONV_DOUBLE"],
     "v3": ["-mavx2", "-mfma", "-mbmi", "-mbmi2"],
     "v4": [
         "-mavx2",
@@ -124,7 +126,7 @@ LEVELS = {
         "-mavx512vl",
     ],
 }
-KERNELS = ("conv", "elementwise", "linear", "stage")
+ONCE = ("cpu", "op")
 
 
 def has_levels():
@@ -132,13 +134,16 @@ def has_levels():
     return platform.machine().lower() in ("x86_64", "amd64") and sys.platform != "win32"
 
 
+def module(path):
+    """Return the name of the module that a source file becomes."""
+    return ".".join(path.with_suffix("").parts)
+
+
 def extensions():
-    """Return all extension modules, those of a level as copies of the generated C."""
-    plain = [
-        Extension("cyconv.naive", ["cyconv/naive.pyx"]),
-        Extension("cyconv._core.cpu", ["cyconv/_core/cpu.pyx"]),
-        *(Extension(f"cyconv._core.{name}", [f"cyconv/_core/{name}.pyx"]) for name in KERNELS),
-    ]
+    """Return all extension modules, the further builds of a kernel as copies of the generated C."""
+    core = Path("cyconv", "_core")
+    sources = sorted([*core.glob("*.pyx"), *core.glob("ops/*.pyx")])
+    plain = [Extension(module(path), [str(path)]) for path in (Path("cyconv/naive.pyx"), *sources)]
     built = cythonize(
         plain,
         compiler_directives=DIRECTIVES,
@@ -146,20 +151,25 @@ def extensions():
         annotate=BUILD == "annotate",
         emit_linenums=BUILD == "address",  # reports name lines of the .pyx and .pxd files
     )
-    for level, flags in LEVELS.items() if has_levels() else ():
-        for name in KERNELS:
-            source = Path(BUILD_DIR, "cyconv", "_core", f"{name}.c")
-            copy = source.with_name(f"{name}_{level}.c")
+    for build, flags in BUILDS_OF_KERNELS.items():
+        if build != "double" and not has_levels():
+            continue
+        for path in sources:
+            if path.stem in ONCE:
+                continue
+            source = Path(BUILD_DIR, path.with_suffix(".c"))
+            copy = source.with_name(f"{path.stem}_{build}.c")
             text = source.read_text(encoding="utf-8")
             copy.write_text(
-                text.replace(f"PyInit_{name}", f"PyInit_{name}_{level}"), encoding="utf-8"
+                text.replace(f"PyInit_{path.stem}", f"PyInit_{path.stem}_{build}"), encoding="utf-8"
             )
             built.append(
                 Extension(
-                    f"cyconv._core.{name}_{level}",
+                    f"{module(path)}_{build}",
                     [str(copy)],
                     extra_compile_args=list(flags),
-                    optional=True,  # a compiler without these flags leaves the level out
+                    # A compiler without a level's flags leaves the level out.
+                    optional=build != "double",
                 )
             )
     return built

@@ -13,7 +13,7 @@ import sys
 
 import numpy as np
 
-from cyconv._core import elementwise
+from cyconv._core import of
 from cyconv.threads import get_num_threads
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
@@ -153,7 +153,9 @@ def blas_extent(size: int, who: str, name: str) -> None:
 
 def finite(x, who: str) -> None:
     """Raise ValueError if an image of the batch `x` holds NaN or infinity, naming the first."""
-    if x.dtype == np.uint8 or elementwise.is_finite(x.reshape(-1), get_num_threads()):
+    if x.dtype == np.uint8:
+        return
+    if of(x.dtype).elementwise.is_finite(x.reshape(-1), get_num_threads()):
         return
     bad = ~np.isfinite(x.reshape(len(x), -1)).all(axis=1)
     raise ValueError(f"{who}: x must be finite, got NaN or infinity in image {bad.argmax()}")

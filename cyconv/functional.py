@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from cyconv import checks
-from cyconv._core import conv, elementwise
+from cyconv._core import of
 from cyconv.geometry import Geometry, Padding, Pair, integer, resolve
 from cyconv.threads import get_num_threads, one_blas_thread
 
@@ -56,7 +56,7 @@ def im2col(x: ArrayLike, kernel_size: Pair, stride: Pair = 1, padding: Padding =
     x, geometry = check_im2col(x, kernel_size, stride, padding, "im2col")
     cols = empty_columns(x, geometry, "im2col")
     if cols.size:
-        conv.im2col(x, cols, geometry._asdict(), get_num_threads())
+        of(x.dtype).conv.im2col(x, cols, geometry._asdict(), get_num_threads())
     return cols
 
 
@@ -92,7 +92,7 @@ def col2im(
     cols, geometry, shape = check_col2im(cols, input_shape, kernel_size, stride, padding, "col2im")
     x = checks.allocate(shape, cols.dtype, "col2im", "x")
     if x.size:
-        conv.col2im(cols, x, geometry._asdict(), get_num_threads())
+        of(x.dtype).conv.col2im(cols, x, geometry._asdict(), get_num_threads())
     return x
 
 
@@ -133,7 +133,8 @@ def conv2d(
     y = checks.allocate((len(x), geometry.OH, geometry.OW, F), x.dtype, "conv2d", "y")
     if y.size:
         rows = len(x) * geometry.OH
-        columns = conv.makes_columns(F, x.dtype == np.float32)
+        conv = of(x.dtype).conv
+        columns = conv.makes_columns(F)
         tile = tile_rows(geometry, rows, x.itemsize) if columns else least_rows(geometry, F)
         threads = min(get_num_threads(), -(-rows // tile))
         cols = scratch_columns(geometry, tile if columns else 0, threads, x.dtype, "conv2d")
@@ -194,11 +195,11 @@ def conv2d_backward(
     transposed = weight.reshape(-1, F).T if need_dx else weight.reshape(F, -1)
     transposed = np.ascontiguousarray(transposed)
     with one_blas_thread():
-        conv.conv2d_backward(
+        of(x.dtype).conv.conv2d_backward(
             dy, x, weight, transposed, dx, lanes, cols, geometry._asdict(), height, tile, threads
         )
     total = np.empty(lanes.shape[1], x.dtype)
-    elementwise.add_lanes(lanes, total, threads)
+    of(x.dtype).elementwise.add_lanes(lanes, total, threads)
     return dx, total[: weight.size].reshape(weight.shape), total[weight.size :]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cyconv import checks
-from cyconv._core import elementwise
+from cyconv._core import of
 from cyconv.threads import get_num_threads
 
 
@@ -39,7 +39,7 @@ def cross_entropy(logits: ArrayLike, labels: ArrayLike) -> tuple[float, np.ndarr
     if not logits.size:
         raise ValueError("cross_entropy: the mean of no losses is undefined, got an empty batch")
     dlogits, losses = np.empty_like(logits), np.empty(len(logits))
-    elementwise.cross_entropy(logits, labels, dlogits, losses, get_num_threads())
+    of(logits.dtype).elementwise.cross_entropy(logits, labels, dlogits, losses, get_num_threads())
     return mean(losses, len(logits)), dlogits
 
 

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from cyconv._core import elementwise
+from cyconv._core import of
 from cyconv.checks import FLOATS, number, shape_text
 from cyconv.threads import get_num_threads
 
@@ -96,7 +96,7 @@ class Adam:
             raise RuntimeError("Adam: this optimizer belongs to another network; make a new one")
         self.t += 1
         if parameters.size:
-            elementwise.adam(
+            of(parameters.dtype).elementwise.adam(
                 parameters,
                 gradients,
                 self.m,

@@ -12,7 +12,9 @@ from __future__ import annotations
 import numpy as np
 
 from cyconv import checks
-from cyconv._core import elementwise, linear, stage
+from cyconv._core import of
+
+elementwise, linear, stage = of('float32').elementwise, of('float32').linear, of('float32').stage
 from cyconv.functional import LANES, tile_rows
 from cyconv.geometry import Geometry
 from cyconv.layers import Softmax
@@ -207,7 +209,7 @@ class _WholeBatch:
         room = {"threads": threads, "y": _array(images, self.bias.size)}
         if keep or lanes:
             room["dy"] = np.empty_like(room["y"])
-            room["backward"] = backward_room(images, len(self.weight), self.bias.size, threads)
+            room["backward"] = backward_room(images, len(self.weight), self.bias.size, threads, np.float32)
         if lanes:
             room["losses"] = np.empty(images)
         return room

@@ -7,7 +7,9 @@ import sys
 
 import numpy as np
 
-from cyconv._core import conv, elementwise
+from cyconv._core import of
+
+conv, elementwise = of("float32").conv, of("float32").elementwise
 from cyconv.geometry import resolve
 
 X = np.ones((1, 4, 4, 4), np.float32)

@@ -6,12 +6,14 @@ Sums of products of small whole numbers do not round, in float32 either and in a
 import itertools
 from collections import Counter
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import pytest
 
 import cyconv
 from cyconv import functional, naive, plan
+from cyconv._core import of
 from tests import reference
 from tests.reference import arrays, assert_same, everything
 from tests.test_network import in_float64, loss_and_gradients, relative_error_bound
@@ -53,13 +55,14 @@ def cuts(seed=0):
 def cut_into(monkeypatch):
     """Return how often a kernel was to cut its batch into several of what."""
     seen = Counter()
-    conv2d, backward = functional.conv.conv2d, functional.conv.conv2d_backward
 
-    def seen_conv2d(x, weight, bias, y, cols, window, tile, threads):
+    def count_forward(conv2d, x, weight, bias, y, cols, window, tile, threads):
         seen["tiles, forward"] += tile < len(x) * window["OH"]
         conv2d(x, weight, bias, y, cols, window, tile, threads)
 
-    def seen_backward(dy, x, weight, transposed, dx, lanes, cols, window, height, tile, threads):
+    def count_backward(
+        backward, dy, x, weight, transposed, dx, lanes, cols, window, height, tile, threads
+    ):
         images, strips = height > window["OH"], height < window["OH"]
         several = len(lanes) * height < len(x) * window["OH"]
         seen["lanes"] += len(lanes) > 1
@@ -71,8 +74,9 @@ def cut_into(monkeypatch):
         seen["tiles a part"] += tile < height
         backward(dy, x, weight, transposed, dx, lanes, cols, window, height, tile, threads)
 
-    monkeypatch.setattr(functional.conv, "conv2d", seen_conv2d)
-    monkeypatch.setattr(functional.conv, "conv2d_backward", seen_backward)
+    for conv in (of(dtype).conv for dtype in ("float32", "float64")):
+        monkeypatch.setattr(conv, "conv2d", partial(count_forward, conv.conv2d))
+        monkeypatch.setattr(conv, "conv2d_backward", partial(count_backward, conv.conv2d_backward))
     return seen
 
 

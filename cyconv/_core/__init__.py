@@ -1,20 +1,23 @@
 """All that is compiled and runs without the GIL. It knows nothing of the rest of the package.
 
-The kernels are built for up to three levels of vector units, named as the x86-64 levels are:
-baseline (128 bits), v3 (256 bits, FMA) and v4 (512 bits). The best one that the processor has is
-taken, or the one that the environment variable CYCONV_SIMD names; a process has only one of them.
+The kernels are built for float at up to three levels of vector units, named as the x86-64 levels
+are: baseline (128 bits), v3 (256 bits, FMA) and v4 (512 bits). The best one that the processor has
+is taken, or the one that the environment variable CYCONV_SIMD names; a process has only one of
+them. One more build computes in double. `of(dtype)` returns the modules of a build.
 """
 
 import os
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
+from pkgutil import iter_modules
+from types import SimpleNamespace
 
 LEVELS = ("baseline", "v3", "v4")
 
 
-def _suffix(level: str) -> str:
-    return "" if level == "baseline" else f"_{level}"
+def _suffix(build: str) -> str:
+    return "" if build == "baseline" else f"_{build}"
 
 
 def _choose(wish: str, most: str) -> str:
@@ -46,13 +49,27 @@ def _patience():
         del os.environ["GOMP_SPINCOUNT"]
 
 
+def _load(build: str) -> SimpleNamespace:
+    """Return the modules of one build by their names: each that has a build in double."""
+    found = {}
+    for package in (__name__, f"{__name__}.ops"):
+        for module in iter_modules(import_module(package).__path__):
+            name, separator, _ = module.name.partition("_double")
+            if separator:
+                found[name] = import_module(f"{package}.{name}{_suffix(build)}")
+    return SimpleNamespace(**found)
+
+
 with _patience():
     from cyconv._core.cpu import HAS_OPENMP, LEVEL
 
     SIMD = _choose(os.environ.get("CYCONV_SIMD", "").lower(), LEVEL)
-    conv, elementwise, linear, stage = (
-        import_module(f"{__name__}.{name}{_suffix(SIMD)}")
-        for name in ("conv", "elementwise", "linear", "stage")
-    )
+    _builds = {"float32": _load(SIMD), "float64": _load("double")}
 
-__all__ = ["HAS_OPENMP", "LEVELS", "SIMD", "conv", "elementwise", "linear", "stage"]
+
+def of(dtype) -> SimpleNamespace:
+    """Return the kernels that compute in `dtype`, float32 or float64: modules by their names."""
+    return _builds[str(dtype)]
+
+
+__all__ = ["HAS_OPENMP", "LEVELS", "SIMD", "of"]

@@ -4,8 +4,6 @@ Where columns are made the rows are cut into tiles whose columns fit the cache. 
 fixed by shapes, or without effect on a sum, so the result never depends on the number of threads.
 """
 
-from cython cimport floating
-
 from cyconv._core.columns cimport Window, col2im_rows, im2col_rows, is_identity
 from cyconv._core.packed cimport packed_forward, packed_weight, reads_image
 from cyconv._core.products cimport (
@@ -15,12 +13,13 @@ from cyconv._core.products cimport (
     transposed_times_dy,
 )
 from cyconv._core.pointwise cimport bias_leaky_relu, column_sums
+from cyconv._core.real cimport real
 from cyconv._core.windows cimport windows_forward
 
 
 cdef inline void conv_forward(
-    const floating* x, const floating* weight, const floating* bias, floating* y, floating* cols,
-    const Window* g, Py_ssize_t F, floating slope, Py_ssize_t first, Py_ssize_t last,
+    const real* x, const real* weight, const real* bias, real* y, real* cols,
+    const Window* g, Py_ssize_t F, real slope, Py_ssize_t first, Py_ssize_t last,
     Py_ssize_t tile,
 ) noexcept nogil:
     """y = leaky_relu(im2col(x) · weight + bias) for the output rows first <= (n, oh) < last.
@@ -31,18 +30,18 @@ cdef inline void conv_forward(
     Parallel over: nothing.    Retains: nothing.
     """
     cdef Py_ssize_t K = g.KH * g.KW * g.C, row, stop
-    cdef const floating* source
-    cdef floating* out
-    if floating is float and fills_vectors(F):
-        windows_forward(<const float*> x, <const float*> weight, <const float*> bias, <float*> y,
+    cdef const real* source
+    cdef real* out
+    if fills_vectors(F):
+        windows_forward(x, weight, bias, y,
                         g, F, slope, first, last)
         return
     row = first
     while row < last:
         stop = min(row + tile, last)
         out = y + row * g.OW * F
-        if floating is float and reads_image(g, F):
-            packed_forward(<const float*> x, <const float*> weight, <float*> out, g, row, stop, F)
+        if reads_image(g, F):
+            packed_forward(x, weight, out, g, row, stop, F)
         else:
             if is_identity(g):
                 source = x + row * g.W * g.C
@@ -56,8 +55,8 @@ cdef inline void conv_forward(
 
 
 cdef inline void conv_backward(
-    const floating* x, const floating* weight, const floating* transposed, const floating* dy,
-    floating* dx, floating* dweight, floating* dbias, floating* cols, const Window* g, Py_ssize_t F,
+    const real* x, const real* weight, const real* transposed, const real* dy,
+    real* dx, real* dweight, real* dbias, real* cols, const Window* g, Py_ssize_t F,
     Py_ssize_t first, Py_ssize_t last, Py_ssize_t tile, bint accumulate,
 ) noexcept nogil:
     """dweight (+)= colsᵀ · dy, dbias (+)= column sums of dy, dx += col2im(dy · weightᵀ).
@@ -69,16 +68,16 @@ cdef inline void conv_backward(
     Parallel over: nothing.       Retains: nothing.
     """
     cdef Py_ssize_t K = g.KH * g.KW * g.C, row = first, stop, pixels
-    cdef const floating* source
-    cdef const floating* dy_tile
+    cdef const real* source
+    cdef const real* dy_tile
     column_sums(dy + first * g.OW * F, dbias, (last - first) * g.OW, F, accumulate)
     while row < last:
         stop = min(row + tile, last)
         pixels = (stop - row) * g.OW
         dy_tile = dy + row * g.OW * F
         # forward: y = cols @ weight, so dweight += cols.T @ dy
-        if floating is float and reads_image(g, F):
-            packed_weight(<const float*> x, <const float*> dy_tile, <float*> dweight, g, row, stop,
+        if reads_image(g, F):
+            packed_weight(x, dy_tile, dweight, g, row, stop,
                           F, accumulate)
         else:
             if is_identity(g):

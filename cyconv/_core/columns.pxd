@@ -5,10 +5,10 @@ output pixel and one kh the KW*C taps are neighbours in memory both in the image
 matrix: im2col copies such runs, and col2im adds them back.
 """
 
-from cython cimport floating
 from libc.string cimport memcpy, memset
 
 from cyconv._core.kernel cimport kernel
+from cyconv._core.real cimport real
 
 
 cdef struct Window:
@@ -22,36 +22,36 @@ cdef inline bint is_identity(const Window* g) noexcept nogil:
             and g.OH == g.H and g.OW == g.W)
 
 
-cdef inline void copy(floating* target, const floating* source, Py_ssize_t n) noexcept nogil:
+cdef inline void copy(real* target, const real* source, Py_ssize_t n) noexcept nogil:
     # A copy of a length that the compiler knows is a few vector moves; a call to memcpy costs more
     # than the runs of a small network are long. Two such copies that overlap make any length.
     cdef Py_ssize_t i
     if n == 8:
-        memcpy(target, source, 8 * sizeof(floating))
+        memcpy(target, source, 8 * sizeof(real))
     elif n < 4:
         for i in range(n):
             target[i] = source[i]
     elif n > 32:
         for i in range(0, n - 32, 32):
-            memcpy(target + i, source + i, 32 * sizeof(floating))
-        memcpy(target + n - 32, source + n - 32, 32 * sizeof(floating))
+            memcpy(target + i, source + i, 32 * sizeof(real))
+        memcpy(target + n - 32, source + n - 32, 32 * sizeof(real))
     elif n > 16:
-        memcpy(target, source, 16 * sizeof(floating))
-        memcpy(target + n - 16, source + n - 16, 16 * sizeof(floating))
+        memcpy(target, source, 16 * sizeof(real))
+        memcpy(target + n - 16, source + n - 16, 16 * sizeof(real))
     elif n > 8:
-        memcpy(target, source, 8 * sizeof(floating))
-        memcpy(target + n - 8, source + n - 8, 8 * sizeof(floating))
+        memcpy(target, source, 8 * sizeof(real))
+        memcpy(target + n - 8, source + n - 8, 8 * sizeof(real))
     else:
-        memcpy(target, source, 4 * sizeof(floating))
-        memcpy(target + n - 4, source + n - 4, 4 * sizeof(floating))
+        memcpy(target, source, 4 * sizeof(real))
+        memcpy(target + n - 4, source + n - 4, 4 * sizeof(real))
 
 
-cdef inline void zero(floating* target, Py_ssize_t n) noexcept nogil:
+cdef inline void zero(real* target, Py_ssize_t n) noexcept nogil:
     if n:
-        memset(target, 0, n * sizeof(floating))
+        memset(target, 0, n * sizeof(real))
 
 
-cdef inline void add(floating* target, const floating* source, Py_ssize_t n) noexcept nogil:
+cdef inline void add(real* target, const real* source, Py_ssize_t n) noexcept nogil:
     cdef Py_ssize_t i
     for i in range(n):
         target[i] += source[i]
@@ -73,7 +73,7 @@ cdef inline Py_ssize_t inside_end(const Window* g) noexcept nogil:
 
 
 cdef inline kernel im2col_rows(
-    const floating* x, floating* cols, const Window* g, Py_ssize_t first, Py_ssize_t last,
+    const real* x, real* cols, const Window* g, Py_ssize_t first, Py_ssize_t last,
 ) noexcept nogil:
     """cols[(n, oh, ow), (kh, kw, c)] = x[n, ih, iw, c], zero outside the image.
 
@@ -96,14 +96,14 @@ cdef inline kernel im2col_rows(
 
 
 cdef inline void copy_runs(
-    const floating* x, floating* cols, const Window* g, Py_ssize_t first, Py_ssize_t last,
+    const real* x, real* cols, const Window* g, Py_ssize_t first, Py_ssize_t last,
     Py_ssize_t run,
 ) noexcept nogil:
     cdef Py_ssize_t line = g.W * g.C, step = g.stride_w * g.C, taps = g.KH * run
     cdef Py_ssize_t begin = inside_begin(g), end = inside_end(g)
     cdef Py_ssize_t row, ow, ih, kh, top, bottom
-    cdef const floating* corner
-    cdef const floating* source
+    cdef const real* corner
+    cdef const real* source
     for row in range(first, last):
         ih = row % g.OH * g.stride_h - g.pad_top
         top = clamp(-ih, 0, g.KH)            # the taps top <= kh < bottom lie inside the image
@@ -124,13 +124,13 @@ cdef inline void copy_runs(
 
 
 cdef inline void copy_part(
-    const floating* corner, floating* cols, const Window* g, Py_ssize_t ow, Py_ssize_t top,
+    const real* corner, real* cols, const Window* g, Py_ssize_t ow, Py_ssize_t top,
     Py_ssize_t bottom,
 ) noexcept nogil:
     """The columns of a pixel whose window reaches beyond the left or right edge."""
     cdef Py_ssize_t iw = ow * g.stride_w - g.pad_left, run = g.KW * g.C, kh
     cdef Py_ssize_t left = clamp(-iw, 0, g.KW), right = clamp(g.W - iw, left, g.KW)
-    cdef const floating* source = corner + (iw + left) * g.C
+    cdef const real* source = corner + (iw + left) * g.C
     for kh in range(top, bottom):
         zero(cols + kh * run, left * g.C)
         copy(cols + kh * run + left * g.C, source, (right - left) * g.C)
@@ -139,7 +139,7 @@ cdef inline void copy_part(
 
 
 cdef inline kernel col2im_rows(
-    const floating* cols, floating* x, const Window* g, Py_ssize_t first, Py_ssize_t last,
+    const real* cols, real* x, const Window* g, Py_ssize_t first, Py_ssize_t last,
 ) noexcept nogil:
     """x[n, ih, iw, c] += cols[(n, oh, ow), (kh, kw, c)] for every tap inside the image.
 
@@ -159,14 +159,14 @@ cdef inline kernel col2im_rows(
 
 
 cdef inline void add_runs(
-    const floating* cols, floating* x, const Window* g, Py_ssize_t first, Py_ssize_t last,
+    const real* cols, real* x, const Window* g, Py_ssize_t first, Py_ssize_t last,
     Py_ssize_t run,
 ) noexcept nogil:
     cdef Py_ssize_t line = g.W * g.C, step = g.stride_w * g.C, taps = g.KH * run
     cdef Py_ssize_t begin = inside_begin(g), end = inside_end(g)
     cdef Py_ssize_t row, ow, ih, kh, top, bottom
-    cdef floating* corner
-    cdef floating* target
+    cdef real* corner
+    cdef real* target
     for row in range(first, last):
         ih = row % g.OH * g.stride_h - g.pad_top
         top = clamp(-ih, 0, g.KH)
@@ -186,13 +186,13 @@ cdef inline void add_runs(
 
 
 cdef inline void add_part(
-    const floating* cols, floating* corner, const Window* g, Py_ssize_t ow, Py_ssize_t top,
+    const real* cols, real* corner, const Window* g, Py_ssize_t ow, Py_ssize_t top,
     Py_ssize_t bottom,
 ) noexcept nogil:
     """The pixels under a window that reaches beyond the left or right edge."""
     cdef Py_ssize_t iw = ow * g.stride_w - g.pad_left, run = g.KW * g.C, kh
     cdef Py_ssize_t left = clamp(-iw, 0, g.KW), right = clamp(g.W - iw, left, g.KW)
-    cdef floating* target = corner + (iw + left) * g.C
+    cdef real* target = corner + (iw + left) * g.C
     for kh in range(top, bottom):
         add(target, cols + kh * run + left * g.C, (right - left) * g.C)
         target += g.W * g.C

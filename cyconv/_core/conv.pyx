@@ -1,16 +1,16 @@
 """Convolution on whole arrays: the loops over threads around the blocks."""
 
-from cython cimport floating
 from cython.parallel cimport prange, threadid
 
 from cyconv._core.block cimport conv_backward, conv_forward
 from cyconv._core.columns cimport Window, col2im_rows, im2col_rows, is_identity, zero
 from cyconv._core.products cimport fills_vectors
+from cyconv._core.real cimport real
 
 
 def im2col(
-    const floating[:, :, :, ::1] x,      # IN
-    floating[:, ::1] cols,               # OUT
+    const real[:, :, :, ::1] x,      # IN
+    real[:, ::1] cols,               # OUT
     Window window,
     int threads,
 ):
@@ -26,8 +26,8 @@ def im2col(
 
 
 def col2im(
-    const floating[:, ::1] cols,         # IN
-    floating[:, :, :, ::1] x,            # OUT
+    const real[:, ::1] cols,         # IN
+    real[:, :, :, ::1] x,            # OUT
     Window window,
     int threads,
 ):
@@ -42,17 +42,17 @@ def col2im(
         col2im_rows(&cols[0, 0] + n * size, &x[n, 0, 0, 0], &window, 0, window.OH)
 
 
-def makes_columns(Py_ssize_t F, bint single):
-    """Tell whether `conv2d` makes columns for F filters of single or double precision."""
-    return not (single and fills_vectors(F))
+def makes_columns(Py_ssize_t F):
+    """Tell whether `conv2d` makes columns for F filters."""
+    return not fills_vectors(F)
 
 
 def conv2d(
-    const floating[:, :, :, ::1] x,        # IN
-    const floating[:, :, :, ::1] weight,   # IN
-    const floating[::1] bias,              # IN
-    floating[:, :, :, ::1] y,              # OUT
-    floating[:, ::1] cols,                 # TMP: the columns of one tile for each thread
+    const real[:, :, :, ::1] x,        # IN
+    const real[:, :, :, ::1] weight,   # IN
+    const real[::1] bias,              # IN
+    real[:, :, :, ::1] y,              # OUT
+    real[:, ::1] cols,                 # TMP: the columns of one tile for each thread
     Window window,
     Py_ssize_t tile,
     int threads,
@@ -71,13 +71,13 @@ def conv2d(
                     num_threads=threads):
         first = t * piece
         conv_forward(&x[0, 0, 0, 0], &weight[0, 0, 0, 0], &bias[0], &y[0, 0, 0, 0],
-                     &cols[threadid(), 0], &window, weight.shape[3], <floating> 1,
+                     &cols[threadid(), 0], &window, weight.shape[3], 1,
                      first, min(first + piece, rows), tile)
 
 
 cdef void backward_lane(
-    const floating* dy, const floating* x, const floating* weight, const floating* transposed,
-    floating* dx, floating* lane, floating* cols, const Window* g, Py_ssize_t F, Py_ssize_t images,
+    const real* dy, const real* x, const real* weight, const real* transposed,
+    real* dx, real* lane, real* cols, const Window* g, Py_ssize_t F, Py_ssize_t images,
     Py_ssize_t height, Py_ssize_t tile, Py_ssize_t index, Py_ssize_t lanes, Py_ssize_t phase,
 ) noexcept nogil:
     """The gradients of the parts index, index + lanes, index + 2 lanes, ... in this order.
@@ -101,13 +101,13 @@ cdef void backward_lane(
 
 
 def conv2d_backward(
-    const floating[:, :, :, ::1] dy,       # IN
-    const floating[:, :, :, ::1] x,        # IN
-    const floating[:, :, :, ::1] weight,   # IN
-    const floating[:, ::1] transposed,     # IN: the weight as a matrix of shape (F, KH*KW*C)
-    floating[:, :, :, ::1] dx,             # OUT, or None
-    floating[:, ::1] lanes,                # OUT: dweight, then dbias, of each lane
-    floating[:, ::1] cols,                 # TMP: the columns of one tile for each thread
+    const real[:, :, :, ::1] dy,       # IN
+    const real[:, :, :, ::1] x,        # IN
+    const real[:, :, :, ::1] weight,   # IN
+    const real[:, ::1] transposed,     # IN: the weight as a matrix of shape (F, KH*KW*C)
+    real[:, :, :, ::1] dx,             # OUT, or None
+    real[:, ::1] lanes,                # OUT: dweight, then dbias, of each lane
+    real[:, ::1] cols,                 # TMP: the columns of one tile for each thread
     Window window,
     Py_ssize_t height,
     Py_ssize_t tile,
@@ -121,7 +121,7 @@ def conv2d_backward(
     Parallel over: lanes.                    Retains: nothing.
     """
     cdef Py_ssize_t lane, phase, line, lines = 0 if dx is None else dx.shape[0] * dx.shape[1]
-    cdef floating* dx_or_null = NULL if dx is None else &dx[0, 0, 0, 0]
+    cdef real* dx_or_null = NULL if dx is None else &dx[0, 0, 0, 0]
     if height < window.OH:
         for line in prange(lines, nogil=True, schedule="static", num_threads=threads):
             zero(dx_or_null + line * window.W * window.C, window.W * window.C)

@@ -1,15 +1,15 @@
 """LeakyReLU, softmax, cross-entropy and Adam on whole arrays."""
 
-from cython cimport floating
 from cython.parallel cimport prange
 from libc.math cimport sqrt
 
 from cyconv._core cimport pointwise
+from cyconv._core.real cimport real
 
 cdef Py_ssize_t CHUNK = 16384   # elements a thread takes at once
 
 
-def is_finite(const floating[::1] x, int threads):
+def is_finite(const real[::1] x, int threads):
     """Return whether x holds neither NaN nor infinity.
 
     Writes: nothing.                 Aliasing: none.
@@ -23,7 +23,7 @@ def is_finite(const floating[::1] x, int threads):
     return bad == 0
 
 
-def leaky_relu(const floating[::1] x, floating[::1] y, floating slope, int threads):
+def leaky_relu(const real[::1] x, real[::1] y, double slope, int threads):
     """y = x where x > 0, slope * x elsewhere.
 
     Writes: every element of y.      Aliasing: x and y may be the same array.
@@ -33,11 +33,11 @@ def leaky_relu(const floating[::1] x, floating[::1] y, floating slope, int threa
     for chunk in prange((size + CHUNK - 1) // CHUNK, nogil=True, schedule="static",
                         num_threads=threads):
         first = chunk * CHUNK
-        pointwise.leaky_relu(&x[first], &y[first], min(CHUNK, size - first), slope)
+        pointwise.leaky_relu(&x[first], &y[first], min(CHUNK, size - first), <real> slope)
 
 
 def leaky_relu_backward(
-    const floating[::1] x, const floating[::1] dy, floating[::1] dx, floating slope, int threads,
+    const real[::1] x, const real[::1] dy, real[::1] dx, double slope, int threads,
 ):
     """dx = dy where x > 0, slope * dy elsewhere.
 
@@ -49,10 +49,10 @@ def leaky_relu_backward(
                         num_threads=threads):
         first = chunk * CHUNK
         pointwise.leaky_relu_backward(
-            &x[first], &dy[first], &dx[first], min(CHUNK, size - first), slope)
+            &x[first], &dy[first], &dx[first], min(CHUNK, size - first), <real> slope)
 
 
-def softmax(const floating[:, ::1] x, floating[:, ::1] y, int threads):
+def softmax(const real[:, ::1] x, real[:, ::1] y, int threads):
     """y = softmax of each row of x.
 
     Writes: every element of y.      Aliasing: x and y may be the same array.
@@ -64,7 +64,7 @@ def softmax(const floating[:, ::1] x, floating[:, ::1] y, int threads):
 
 
 def softmax_backward(
-    const floating[:, ::1] y, const floating[:, ::1] dy, floating[:, ::1] dx, int threads,
+    const real[:, ::1] y, const real[:, ::1] dy, real[:, ::1] dx, int threads,
 ):
     """dx = y * (dy - <y, dy>) for each row, y being the output of softmax.
 
@@ -77,7 +77,7 @@ def softmax_backward(
 
 
 def cross_entropy(
-    const floating[:, ::1] logits, const Py_ssize_t[::1] labels, floating[:, ::1] dlogits,
+    const real[:, ::1] logits, const Py_ssize_t[::1] labels, real[:, ::1] dlogits,
     double[::1] losses, int threads,
 ):
     """losses[n] = -log softmax(logits[n])[labels[n]]; dlogits = the gradient of their mean.
@@ -91,7 +91,7 @@ def cross_entropy(
             &logits[row, 0], &labels[row], &dlogits[row, 0], 1, logits.shape[1], 1.0 / rows)
 
 
-def add_lanes(const floating[:, ::1] lanes, floating[::1] total, int threads):
+def add_lanes(const real[:, ::1] lanes, real[::1] total, int threads):
     """total = sum of the lanes, in order.
 
     Writes: every element of total.  Aliasing: lanes and total must not overlap.
@@ -106,10 +106,10 @@ def add_lanes(const floating[:, ::1] lanes, floating[::1] total, int threads):
 
 
 def adam(
-    floating[::1] parameters,            # INOUT
-    const floating[::1] gradients,       # IN
-    floating[::1] m,                     # INOUT: running mean of the gradient
-    floating[::1] v,                     # INOUT: running mean of its square
+    real[::1] parameters,            # INOUT
+    const real[::1] gradients,       # IN
+    real[::1] m,                     # INOUT: running mean of the gradient
+    real[::1] v,                     # INOUT: running mean of its square
     double learning_rate, double beta1, double beta2, double eps, long long step, int threads,
 ):
     """One step of Adam (Kingma & Ba 2014, algorithm 1), in one pass over the arena.
@@ -123,6 +123,6 @@ def adam(
                         num_threads=threads if size > 4 * CHUNK else 1):
         first = chunk * CHUNK
         pointwise.adam(&parameters[first], &gradients[first], &m[first], &v[first],
-                       min(CHUNK, size - first), <floating> rate, <floating> scale,
-                       <floating> beta1, <floating> (1 - beta1), <floating> beta2,
-                       <floating> (1 - beta2), <floating> eps)
+                       min(CHUNK, size - first), <real> rate, <real> scale,
+                       <real> beta1, <real> (1 - beta1), <real> beta2,
+                       <real> (1 - beta2), <real> eps)

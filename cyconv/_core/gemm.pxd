@@ -1,13 +1,14 @@
 """Row-major matrix products by BLAS: the only file that names scipy.linalg.cython_blas."""
 
-from cython cimport floating
 from scipy.linalg.cython_blas cimport dgemm, sgemm
+
+from cyconv._core.real cimport SINGLE, real
 
 
 cdef inline void gemm(
     bint transpose_a, bint transpose_b, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k,
-    const floating* a, Py_ssize_t lda, const floating* b, Py_ssize_t ldb,
-    floating beta, floating* c, Py_ssize_t ldc,
+    const real* a, Py_ssize_t lda, const real* b, Py_ssize_t ldb,
+    real beta, real* c, Py_ssize_t ldc,
 ) noexcept nogil:
     """c = op(a) · op(b) + beta * c, with op(a) of shape (m, k), op(b) (k, n) and c (m, n).
 
@@ -19,10 +20,10 @@ cdef inline void gemm(
     cdef char op_b = b"T" if transpose_b else b"N"
     cdef int rows = <int> m, columns = <int> n, inner = <int> k
     cdef int stride_a = <int> lda, stride_b = <int> ldb, stride_c = <int> ldc
-    cdef floating one = 1
-    if floating is float:
-        sgemm(&op_b, &op_a, &columns, &rows, &inner, &one, <float*> b, &stride_b,
-              <float*> a, &stride_a, &beta, c, &stride_c)
+    cdef real one = 1
+    if SINGLE:
+        sgemm(&op_b, &op_a, &columns, &rows, &inner, <float*> &one, <float*> b, &stride_b,
+              <float*> a, &stride_a, <float*> &beta, <float*> c, &stride_c)
     else:
-        dgemm(&op_b, &op_a, &columns, &rows, &inner, &one, <double*> b, &stride_b,
-              <double*> a, &stride_a, &beta, c, &stride_c)
+        dgemm(&op_b, &op_a, &columns, &rows, &inner, <double*> &one, <double*> b, &stride_b,
+              <double*> a, &stride_a, <double*> &beta, <double*> c, &stride_c)

@@ -5,37 +5,37 @@ tile of the output is one product over the full length of its sums, so the bits 
 the number of threads.
 """
 
-from cython cimport floating
 from cython.parallel cimport prange, threadid
 
 from cyconv._core.gemm cimport gemm
 from cyconv._core.pointwise cimport bias_leaky_relu, column_sums
 from cyconv._core.products cimport fills_vectors, multiply, transpose
+from cyconv._core.real cimport real
 from cyconv._core.vectors cimport CYCONV_VECTORS, LANES
 
 
 cdef void forward_tile(
-    const floating* x, const floating* weight, const floating* bias, floating* y,
-    Py_ssize_t N, Py_ssize_t K, Py_ssize_t F, Py_ssize_t width, floating slope,
+    const real* x, const real* weight, const real* bias, real* y,
+    Py_ssize_t N, Py_ssize_t K, Py_ssize_t F, Py_ssize_t width, real slope,
 ) noexcept nogil:
     """`width` columns of y, which begin where weight, bias and y do."""
     cdef Py_ssize_t n
     # y = x @ weight
-    if floating is float and fills_vectors(width):
-        multiply(<const float*> x, K, 1, <const float*> weight, F, <float*> y, F, N, K, width,
+    if fills_vectors(width):
+        multiply(x, K, 1, weight, F, y, F, N, K, width,
                  False)
     else:
-        gemm(False, False, N, width, K, x, K, weight, F, <floating> 0, y, F)
+        gemm(False, False, N, width, K, x, K, weight, F, 0, y, F)
     for n in range(N):
         bias_leaky_relu(y + n * F, bias, 1, width, slope)
 
 
 def forward(
-    const floating[:, ::1] x,            # IN
-    const floating[:, ::1] weight,       # IN
-    const floating[::1] bias,            # IN
-    floating[:, ::1] y,                  # OUT
-    floating slope,
+    const real[:, ::1] x,            # IN
+    const real[:, ::1] weight,       # IN
+    const real[::1] bias,            # IN
+    real[:, ::1] y,                  # OUT
+    double slope,
     Py_ssize_t tile,
     int threads,
 ):
@@ -48,19 +48,19 @@ def forward(
     for t in prange((F + tile - 1) // tile, nogil=True, schedule="dynamic", num_threads=threads):
         f = t * tile
         forward_tile(&x[0, 0], &weight[0, f], &bias[f], &y[0, f], x.shape[0], x.shape[1], F,
-                     min(tile, F - f), slope)
+                     min(tile, F - f), <real> slope)
 
 
 cdef void weight_tile(
-    const floating* x, const floating* dy, floating* dweight,
+    const real* x, const real* dy, real* dweight,
     Py_ssize_t N, Py_ssize_t K, Py_ssize_t F, Py_ssize_t height,
 ) noexcept nogil:
     """`height` rows of dweight, which begin where dweight and the columns of x do."""
-    if floating is float and fills_vectors(F):
-        multiply(<const float*> x, 1, K, <const float*> dy, F, <float*> dweight, F, height, N, F,
+    if fills_vectors(F):
+        multiply(x, 1, K, dy, F, dweight, F, height, N, F,
                  False)
     else:
-        gemm(True, False, height, F, N, x, K, dy, F, <floating> 0, dweight, F)
+        gemm(True, False, height, F, N, x, K, dy, F, 0, dweight, F)
 
 
 cdef inline bint is_transposed(Py_ssize_t N) noexcept nogil:
@@ -69,33 +69,33 @@ cdef inline bint is_transposed(Py_ssize_t N) noexcept nogil:
 
 
 cdef void input_tile(
-    const floating* dy, const float* dy_transposed, const floating* weight, floating* dx,
-    float* dx_transposed, Py_ssize_t N, Py_ssize_t K, Py_ssize_t F, Py_ssize_t width,
+    const real* dy, const real* dy_transposed, const real* weight, real* dx,
+    real* dx_transposed, Py_ssize_t N, Py_ssize_t K, Py_ssize_t F, Py_ssize_t width,
     Py_ssize_t panel,
 ) noexcept nogil:
     """`width` columns of dx, which begin where dx and the rows of weight do."""
     cdef Py_ssize_t n = 0, images
-    if floating is float and is_transposed(N):
+    if is_transposed(N):
         while n < N:
             images = min(panel, N - n)
             # dx.T = weight @ dy.T
-            multiply(<const float*> weight, F, 1, dy_transposed + n * F, images, dx_transposed,
+            multiply(weight, F, 1, dy_transposed + n * F, images, dx_transposed,
                      images, width, F, images, False)
-            transpose(dx_transposed, <float*> dx + n * K, width, images, K)
+            transpose(dx_transposed, dx + n * K, width, images, K)
             n += images
     else:
-        gemm(False, True, N, width, F, dy, F, weight, F, <floating> 0, dx, K)
+        gemm(False, True, N, width, F, dy, F, weight, F, 0, dx, K)
 
 
 def backward(
-    const floating[:, ::1] dy,           # IN
-    const floating[:, ::1] x,            # IN
-    const floating[:, ::1] weight,       # IN
-    floating[:, ::1] dx,                 # OUT, or None
-    floating[:, ::1] dweight,            # OUT
-    floating[::1] dbias,                 # OUT
-    float[::1] dy_transposed,            # TMP: as large as dy
-    float[:, ::1] dx_transposed,         # TMP: panel * tile for each thread
+    const real[:, ::1] dy,           # IN
+    const real[:, ::1] x,            # IN
+    const real[:, ::1] weight,       # IN
+    real[:, ::1] dx,                 # OUT, or None
+    real[:, ::1] dweight,            # OUT
+    real[::1] dbias,                 # OUT
+    real[::1] dy_transposed,            # TMP: as large as dy
+    real[:, ::1] dx_transposed,         # TMP: panel * tile for each thread
     Py_ssize_t tile,
     Py_ssize_t panel,                    # images whose dx is computed at once
     int threads,
@@ -107,12 +107,12 @@ def backward(
     """
     cdef Py_ssize_t N = x.shape[0], K = x.shape[1], F = weight.shape[1], t, k, n
     cdef Py_ssize_t tiles = (K + tile - 1) // tile
-    cdef floating* dx_or_null = NULL if dx is None else &dx[0, 0]
-    if floating is float and dx_or_null != NULL and is_transposed(N):
+    cdef real* dx_or_null = NULL if dx is None else &dx[0, 0]
+    if dx_or_null != NULL and is_transposed(N):
         # dyᵀ, panel after panel of images: rows far apart would meet in few lines of the cache.
         for t in prange((N + panel - 1) // panel, nogil=True, num_threads=threads):
             n = t * panel
-            transpose(<const float*> &dy[n, 0], &dy_transposed[0] + n * F, min(panel, N - n), F,
+            transpose(&dy[n, 0], &dy_transposed[0] + n * F, min(panel, N - n), F,
                       min(panel, N - n))
     for t in prange((1 if dx is None else 2) * tiles + 1, nogil=True, schedule="dynamic",
                     num_threads=threads):

@@ -11,6 +11,7 @@ from libc.string cimport memset
 
 from cyconv._core.columns cimport Window
 from cyconv._core.kernel cimport kernel
+from cyconv._core.real cimport real
 from cyconv._core.vectors cimport (
     CYCONV_VECTORS,
     LANES,
@@ -42,13 +43,13 @@ cdef inline Window as_image(Py_ssize_t rows, Py_ssize_t K) noexcept nogil:
     return Window(rows, 1, K, 1, 1, rows, 1, 1, 1, 0, 0)
 
 
-cdef inline const float* line_of(const float* x, const Window* g, Py_ssize_t row) noexcept nogil:
+cdef inline const real* line_of(const real* x, const Window* g, Py_ssize_t row) noexcept nogil:
     """Return where the first window of the output row (n, oh) begins."""
     return x + (row // g.OH * g.H + row % g.OH * g.stride_h) * g.W * g.C
 
 
 cdef inline kernel packed_forward(
-    const float* x, const float* w, float* y, const Window* g, Py_ssize_t first, Py_ssize_t last,
+    const real* x, const real* w, real* y, const Window* g, Py_ssize_t first, Py_ssize_t last,
     Py_ssize_t F,
 ) noexcept nogil:
     """y = im2col(x) · w for the output rows first <= (n, oh) < last."""
@@ -60,13 +61,13 @@ cdef inline kernel packed_forward(
 
 
 cdef inline void forward_rows(
-    const float* x, const float* w, float* y, const Window* g, Py_ssize_t first, Py_ssize_t last,
+    const real* x, const real* w, real* y, const Window* g, Py_ssize_t first, Py_ssize_t last,
     Py_ssize_t F,
 ) noexcept nogil:
     """Eight pixels at once."""
     cdef Py_ssize_t row = first, ow = 0, done = 0, i
-    cdef const float* line = line_of(x, g, row)
-    cdef const float* corner[8]
+    cdef const real* line = line_of(x, g, row)
+    cdef const real* corner[8]
     while row < last:
         corner[done] = line + ow * g.stride_w * g.C
         done += 1
@@ -84,13 +85,13 @@ cdef inline void forward_rows(
 
 
 cdef inline void forward_pixels(
-    const float** corner, const float* w, float* y, const Window* g, Py_ssize_t pixels,
+    const real** corner, const real* w, real* y, const Window* g, Py_ssize_t pixels,
     Py_ssize_t F,
 ) noexcept nogil:
     cdef Py_ssize_t taps = LANES // F, run = g.KW * g.C, line = g.W * g.C, kh, k, i, f
     cdef vector[8] total
     cdef vector weight
-    cdef const float* place[8]   # moved from line to line: eight registers, not sixteen
+    cdef const real* place[8]   # moved from line to line: eight registers, not sixteen
     for i in range(pixels):
         place[i] = corner[i]
         total[i] = zeros()
@@ -113,12 +114,12 @@ cdef inline void forward_pixels(
 
 
 cdef inline kernel packed_weight(
-    const float* x, const float* dy, float* dw, const Window* g, Py_ssize_t first, Py_ssize_t last,
+    const real* x, const real* dy, real* dw, const Window* g, Py_ssize_t first, Py_ssize_t last,
     Py_ssize_t F, bint accumulate,
 ) noexcept nogil:
     """dw (+)= im2col(x)ᵀ · dy for the output rows first <= (n, oh) < last, with which dy begins."""
     if not accumulate:
-        memset(dw, 0, g.KH * g.KW * g.C * F * sizeof(float))
+        memset(dw, 0, g.KH * g.KW * g.C * F * sizeof(real))
     if F == 4:
         weight_rows(x, dy, dw, g, first, last, 4)
     else:
@@ -126,7 +127,7 @@ cdef inline kernel packed_weight(
 
 
 cdef inline void weight_rows(
-    const float* x, const float* dy, float* dw, const Window* g, Py_ssize_t first, Py_ssize_t last,
+    const real* x, const real* dy, real* dw, const Window* g, Py_ssize_t first, Py_ssize_t last,
     Py_ssize_t F,
 ) noexcept nogil:
     """Eight vectors of dw at once."""
@@ -149,7 +150,7 @@ cdef inline void weight_rows(
 
 
 cdef inline void weight_taps(
-    const float* x, const float* dy, float* dw, const Window* g, Py_ssize_t first, Py_ssize_t last,
+    const real* x, const real* dy, real* dw, const Window* g, Py_ssize_t first, Py_ssize_t last,
     Py_ssize_t v, Py_ssize_t vectors, Py_ssize_t F,
 ) noexcept nogil:
     """The vectors v, v + 1, ... of dw."""
@@ -157,7 +158,7 @@ cdef inline void weight_taps(
     cdef Py_ssize_t[8] place
     cdef vector[8] total
     cdef vector gradient
-    cdef const float* corner
+    cdef const real* corner
     dw += v * LANES
     for i in range(vectors):
         total[i] = turn(load(dw + i * LANES), F)
@@ -175,7 +176,7 @@ cdef inline void weight_taps(
 
 
 cdef inline void weight_tap(
-    const float* x, const float* dy, float* dw, const Window* g, Py_ssize_t first, Py_ssize_t last,
+    const real* x, const real* dy, real* dw, const Window* g, Py_ssize_t first, Py_ssize_t last,
     Py_ssize_t k, Py_ssize_t F,
 ) noexcept nogil:
     """The last taps of a column matrix, which fill no vector."""

@@ -1,16 +1,16 @@
 """Loops over single elements: bias, LeakyReLU, column sums, softmax, cross-entropy."""
 
-from cython cimport floating
 from libc.math cimport exp, log, sqrt, sqrtf
 
 from cyconv._core.kernel cimport kernel
+from cyconv._core.real cimport SINGLE, real
 
 
 cdef inline void bias_leaky_relu_fixed(
-    floating* y, const floating* bias, Py_ssize_t rows, Py_ssize_t F, floating slope,
+    real* y, const real* bias, Py_ssize_t rows, Py_ssize_t F, real slope,
 ) noexcept nogil:
     cdef Py_ssize_t row, f
-    cdef floating value
+    cdef real value
     for row in range(rows):
         for f in range(F):
             value = y[row * F + f] + bias[f]
@@ -18,7 +18,7 @@ cdef inline void bias_leaky_relu_fixed(
 
 
 cdef inline kernel bias_leaky_relu(
-    floating* y, const floating* bias, Py_ssize_t rows, Py_ssize_t F, floating slope,
+    real* y, const real* bias, Py_ssize_t rows, Py_ssize_t F, real slope,
 ) noexcept nogil:
     """y = leaky_relu(y + bias); a slope of 1 leaves the sum as it is."""
     # With a width that the compiler knows, one row is one or a few vectors.
@@ -32,7 +32,7 @@ cdef inline kernel bias_leaky_relu(
         bias_leaky_relu_fixed(y, bias, rows, F, slope)
 
 
-cdef inline bint not_finite(const floating* x, Py_ssize_t n) noexcept nogil:
+cdef inline bint not_finite(const real* x, Py_ssize_t n) noexcept nogil:
     """Tell whether one of n elements is NaN or infinite: x - x is 0 for all others."""
     cdef Py_ssize_t i
     cdef int bad = 0
@@ -42,7 +42,7 @@ cdef inline bint not_finite(const floating* x, Py_ssize_t n) noexcept nogil:
 
 
 cdef inline kernel leaky_relu(
-    const floating* x, floating* y, Py_ssize_t n, floating slope,
+    const real* x, real* y, Py_ssize_t n, real slope,
 ) noexcept nogil:
     cdef Py_ssize_t i
     for i in range(n):
@@ -50,7 +50,7 @@ cdef inline kernel leaky_relu(
 
 
 cdef inline kernel leaky_relu_backward(
-    const floating* x, const floating* dy, floating* dx, Py_ssize_t n, floating slope,
+    const real* x, const real* dy, real* dx, Py_ssize_t n, real slope,
 ) noexcept nogil:
     """dx = dy where the forward pass saw x > 0, slope * dy elsewhere.
 
@@ -63,7 +63,7 @@ cdef inline kernel leaky_relu_backward(
 
 
 cdef inline void column_sums_fixed(
-    const floating* dy, floating* db, Py_ssize_t rows, Py_ssize_t F,
+    const real* dy, real* db, Py_ssize_t rows, Py_ssize_t F,
 ) noexcept nogil:
     cdef Py_ssize_t row, f
     for row in range(rows):
@@ -72,7 +72,7 @@ cdef inline void column_sums_fixed(
 
 
 cdef inline kernel column_sums(
-    const floating* dy, floating* db, Py_ssize_t rows, Py_ssize_t F, bint accumulate,
+    const real* dy, real* db, Py_ssize_t rows, Py_ssize_t F, bint accumulate,
 ) noexcept nogil:
     """db = sum of the rows of dy, added to db if `accumulate`."""
     cdef Py_ssize_t f
@@ -90,7 +90,7 @@ cdef inline kernel column_sums(
 
 
 cdef inline kernel softmax(
-    const floating* x, floating* y, Py_ssize_t rows, Py_ssize_t F,
+    const real* x, real* y, Py_ssize_t rows, Py_ssize_t F,
 ) noexcept nogil:
     """y = exp(x - max x) / sum exp(x - max x) along each row, the sum in double."""
     cdef Py_ssize_t _, f
@@ -105,13 +105,13 @@ cdef inline kernel softmax(
             total += exp(x[f] - top)
         for f in range(F):
             term = exp(x[f] - top)
-            y[f] = <floating> (term / total)
+            y[f] = <real> (term / total)
         x += F
         y += F
 
 
 cdef inline kernel softmax_backward(
-    const floating* y, const floating* dy, floating* dx, Py_ssize_t rows, Py_ssize_t F,
+    const real* y, const real* dy, real* dx, Py_ssize_t rows, Py_ssize_t F,
 ) noexcept nogil:
     """dx = y * (dy - <y, dy>) along each row: the product with the Jacobian of softmax."""
     # forward: y[f] = exp(x[f]) / sum over g of exp(x[g]), so dy[f]/dx[g] = y[f] ([f = g] - y[g])
@@ -122,14 +122,14 @@ cdef inline kernel softmax_backward(
         for f in range(F):
             dot += (<double> y[f]) * dy[f]
         for f in range(F):
-            dx[f] = <floating> (y[f] * (dy[f] - dot))
+            dx[f] = <real> (y[f] * (dy[f] - dot))
         y += F
         dy += F
         dx += F
 
 
 cdef inline double cross_entropy(
-    const floating* logits, const Py_ssize_t* labels, floating* dlogits, Py_ssize_t rows,
+    const real* logits, const Py_ssize_t* labels, real* dlogits, Py_ssize_t rows,
     Py_ssize_t F, double scale,
 ) noexcept nogil:
     """Return the sum over rows of -log softmax(logits)[label]; dlogits = scale * its gradient.
@@ -150,7 +150,7 @@ cdef inline double cross_entropy(
         picked = logits[labels[row]] - top
         loss += log(total) - picked
         for f in range(F):
-            dlogits[f] = <floating> (
+            dlogits[f] = <real> (
                 scale * (exp(logits[f] - top) / total - (1.0 if f == labels[row] else 0.0)))
         logits += F
         dlogits += F
@@ -158,7 +158,7 @@ cdef inline double cross_entropy(
 
 
 cdef inline kernel add_lanes(
-    const floating* lanes, floating* total, Py_ssize_t n, Py_ssize_t count, Py_ssize_t stride,
+    const real* lanes, real* total, Py_ssize_t n, Py_ssize_t count, Py_ssize_t stride,
 ) noexcept nogil:
     """total = lanes[0] + lanes[1] + ... element by element, in this order."""
     cdef Py_ssize_t lane, i
@@ -170,19 +170,19 @@ cdef inline kernel add_lanes(
 
 
 cdef inline kernel adam(
-    floating* p, const floating* g, floating* m, floating* v, Py_ssize_t n, floating rate,
-    floating scale, floating beta1, floating rest1, floating beta2, floating rest2, floating eps,
+    real* p, const real* g, real* m, real* v, Py_ssize_t n, real rate,
+    real scale, real beta1, real rest1, real beta2, real rest2, real eps,
 ) noexcept nogil:
     """Adam on n elements; rate = lr / (1 - beta1**t), scale = 1 / sqrt(1 - beta2**t)."""
     # m = beta1 m + (1 - beta1) g
     # v = beta2 v + (1 - beta2) g²
     # p -= lr (m / (1 - beta1**t)) / (sqrt(v / (1 - beta2**t)) + eps)
     cdef Py_ssize_t i
-    cdef floating root
+    cdef real root
     for i in range(n):
         m[i] = beta1 * m[i] + rest1 * g[i]
         v[i] = beta2 * v[i] + rest2 * (g[i] * g[i])
-        if floating is float:
+        if SINGLE:
             root = sqrtf(v[i])
         else:
             root = sqrt(v[i])

@@ -9,12 +9,11 @@ without columns, in windows.pxd. Without AVX2, in double, or with a number of fi
 half of a vector empty, sgemm and dgemm do it.
 """
 
-from cython cimport floating
-
 from cyconv._core.columns cimport Window
 from cyconv._core.gemm cimport gemm
 from cyconv._core.kernel cimport kernel
 from cyconv._core.packed cimport as_image, is_packed, packed_forward, packed_weight
+from cyconv._core.real cimport real
 from cyconv._core.vectors cimport (
     CYCONV_VECTORS,
     LANES,
@@ -38,50 +37,50 @@ cdef inline bint fills_vectors(Py_ssize_t n) noexcept nogil:
 
 
 cdef inline void times_weight(
-    const floating* cols, const floating* weight, floating* y, Py_ssize_t rows, Py_ssize_t K,
+    const real* cols, const real* weight, real* y, Py_ssize_t rows, Py_ssize_t K,
     Py_ssize_t F,
 ) noexcept nogil:
     """y = cols · weight, with cols of shape (rows, K) and weight (K, F)."""
     cdef Window g
-    if floating is float and is_packed(K, F):
+    if is_packed(K, F):
         g = as_image(rows, K)
-        packed_forward(<const float*> cols, <const float*> weight, <float*> y, &g, 0, rows, F)
+        packed_forward(cols, weight, y, &g, 0, rows, F)
     else:
-        gemm(False, False, rows, F, K, cols, K, weight, F, <floating> 0, y, F)
+        gemm(False, False, rows, F, K, cols, K, weight, F, 0, y, F)
 
 
 cdef inline void transposed_times_dy(
-    const floating* cols, const floating* dy, floating* dweight, Py_ssize_t rows, Py_ssize_t K,
+    const real* cols, const real* dy, real* dweight, Py_ssize_t rows, Py_ssize_t K,
     Py_ssize_t F, bint accumulate,
 ) noexcept nogil:
     """dweight (+)= colsᵀ · dy, with cols of shape (rows, K) and dy (rows, F)."""
-    cdef const float* a = <const float*> cols
+    cdef const real* a = cols
     cdef Window g
-    if floating is float and is_packed(K, F):
+    if is_packed(K, F):
         g = as_image(rows, K)
-        packed_weight(a, <const float*> dy, <float*> dweight, &g, 0, rows, F, accumulate)
-    elif floating is float and fills_vectors(F):
-        multiply(a, 1, K, <const float*> dy, F, <float*> dweight, F, K, rows, F, accumulate)
+        packed_weight(a, dy, dweight, &g, 0, rows, F, accumulate)
+    elif fills_vectors(F):
+        multiply(a, 1, K, dy, F, dweight, F, K, rows, F, accumulate)
     else:
         gemm(True, False, K, F, rows, cols, K, dy, F,
-             <floating> (1 if accumulate else 0), dweight, F)
+             1 if accumulate else 0, dweight, F)
 
 
 cdef inline void dy_times_transposed(
-    const floating* dy, const floating* weight, const floating* transposed, floating* dcols,
+    const real* dy, const real* weight, const real* transposed, real* dcols,
     Py_ssize_t rows, Py_ssize_t K, Py_ssize_t F,
 ) noexcept nogil:
     """dcols = dy · weightᵀ, with dy of shape (rows, F), weight (K, F) and its transpose."""
-    if floating is float and fills_vectors(K):
-        multiply(<const float*> dy, F, 1, <const float*> transposed, K, <float*> dcols, K,
+    if fills_vectors(K):
+        multiply(dy, F, 1, transposed, K, dcols, K,
                  rows, F, K, False)
     else:
-        gemm(False, True, rows, K, F, dy, F, weight, F, <floating> 0, dcols, K)
+        gemm(False, True, rows, K, F, dy, F, weight, F, 0, dcols, K)
 
 
 cdef inline kernel multiply(
-    const float* a, Py_ssize_t a_row, Py_ssize_t a_step, const float* b, Py_ssize_t b_step,
-    float* c, Py_ssize_t c_row, Py_ssize_t rows, Py_ssize_t steps, Py_ssize_t columns,
+    const real* a, Py_ssize_t a_row, Py_ssize_t a_step, const real* b, Py_ssize_t b_step,
+    real* c, Py_ssize_t c_row, Py_ssize_t rows, Py_ssize_t steps, Py_ssize_t columns,
     bint accumulate,
 ) noexcept nogil:
     """c (+)= a · b.
@@ -104,8 +103,8 @@ cdef inline kernel multiply(
 
 
 cdef inline void strips(
-    const float* a, Py_ssize_t a_row, Py_ssize_t a_step, const float* b, Py_ssize_t b_step,
-    float* c, Py_ssize_t c_row, Py_ssize_t rows, Py_ssize_t steps, Py_ssize_t width,
+    const real* a, Py_ssize_t a_row, Py_ssize_t a_step, const real* b, Py_ssize_t b_step,
+    real* c, Py_ssize_t c_row, Py_ssize_t rows, Py_ssize_t steps, Py_ssize_t width,
     Py_ssize_t part, bint accumulate,
 ) noexcept nogil:
     """`width` vectors of each row of c, DEPTH steps of the sums at a time."""
@@ -118,8 +117,8 @@ cdef inline void strips(
 
 
 cdef inline void strip(
-    const float* a, Py_ssize_t a_row, Py_ssize_t a_step, const float* b, Py_ssize_t b_step,
-    float* c, Py_ssize_t c_row, Py_ssize_t rows, Py_ssize_t steps, Py_ssize_t width,
+    const real* a, Py_ssize_t a_row, Py_ssize_t a_step, const real* b, Py_ssize_t b_step,
+    real* c, Py_ssize_t c_row, Py_ssize_t rows, Py_ssize_t steps, Py_ssize_t width,
     Py_ssize_t part, bint accumulate,
 ) noexcept nogil:
     """`width` vectors of each row of c, as many rows at once as fill the registers."""
@@ -147,8 +146,8 @@ cdef inline void strip(
 
 
 cdef inline void tile(
-    const float* a, Py_ssize_t a_row, Py_ssize_t a_step, const float* b, Py_ssize_t b_step,
-    float* c, Py_ssize_t c_row, Py_ssize_t rows, Py_ssize_t steps, Py_ssize_t width,
+    const real* a, Py_ssize_t a_row, Py_ssize_t a_step, const real* b, Py_ssize_t b_step,
+    real* c, Py_ssize_t c_row, Py_ssize_t rows, Py_ssize_t steps, Py_ssize_t width,
     Py_ssize_t part, bint accumulate,
 ) noexcept nogil:
     """A tile of c in registers; `rows` and `width` are numbers that the compiler sees.
@@ -199,7 +198,7 @@ cdef inline void tile(
 
 
 cdef inline kernel transpose(
-    const float* matrix, float* transposed, Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t pitch,
+    const real* matrix, real* transposed, Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t pitch,
 ) noexcept nogil:
     """transposed[c, r] = matrix[r, c], rows `pitch` apart, in squares that stay in the cache."""
     cdef Py_ssize_t r, c, first_r, first_c

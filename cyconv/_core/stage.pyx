@@ -13,6 +13,7 @@ from cyconv._core cimport pointwise
 from cyconv._core.block cimport conv_backward, conv_forward
 from cyconv._core.columns cimport Window, col2im_rows, im2col_rows, is_identity, zero
 from cyconv._core.products cimport fills_vectors, transpose
+from cyconv._core.real cimport real
 
 
 cdef inline Py_ssize_t whole_lines(Py_ssize_t floats) noexcept nogil:
@@ -36,7 +37,7 @@ cdef class Op:
         """Return how many floats of scratch memory it needs."""
         return 0
 
-    cdef void forward(self, const float* x, float* y, float* cols, Py_ssize_t n) noexcept nogil:
+    cdef void forward(self, const real* x, real* y, real* cols, Py_ssize_t n) noexcept nogil:
         pass
 
     cdef void prepare(self) noexcept nogil:
@@ -44,8 +45,8 @@ cdef class Op:
         pass
 
     cdef void backward(
-        self, const float* x, const float* y, float* dy, float* dx, float* cols,
-        float* gradients, Py_ssize_t n, bint accumulate,
+        self, const real* x, const real* y, real* dy, real* dx, real* cols,
+        real* gradients, Py_ssize_t n, bint accumulate,
     ) noexcept nogil:
         """Write dx, unless it is NULL, and the parameters' gradients; dy may be overwritten."""
         pass
@@ -67,14 +68,14 @@ cdef class Conv(Op):
     """
 
     cdef readonly Py_ssize_t first, F, weights
-    cdef public float slope
+    cdef public double slope
     cdef public Py_ssize_t tile   # output rows whose columns are made at once
     cdef Py_ssize_t gradient_at
     cdef readonly Window window
-    cdef float[::1] arena
-    cdef public float[:, ::1] transposed   # room for the weight as a matrix (F, KH*KW*C)
+    cdef real[::1] arena
+    cdef public real[:, ::1] transposed   # room for the weight as a matrix (F, KH*KW*C)
 
-    def __init__(self, Window window, Py_ssize_t F, float[::1] arena, Py_ssize_t first):
+    def __init__(self, Window window, Py_ssize_t F, real[::1] arena, Py_ssize_t first):
         self.window, self.F, self.arena, self.first, self.slope = window, F, arena, first, 1
         self.weights = window.KH * window.KW * window.C * F
         self.inputs = window.H * window.W * window.C
@@ -89,18 +90,18 @@ cdef class Conv(Op):
         if fills_vectors(K):
             transpose(&self.arena[self.first], &self.transposed[0, 0], K, self.F, K)
 
-    cdef void forward(self, const float* x, float* y, float* cols, Py_ssize_t n) noexcept nogil:
-        cdef const float* weight = &self.arena[self.first]
-        conv_forward(x, weight, weight + self.weights, y, cols, &self.window, self.F, self.slope,
+    cdef void forward(self, const real* x, real* y, real* cols, Py_ssize_t n) noexcept nogil:
+        cdef const real* weight = &self.arena[self.first]
+        conv_forward(x, weight, weight + self.weights, y, cols, &self.window, self.F, <real> self.slope,
                      0, n * self.window.OH, self.tile)
 
     cdef void backward(
-        self, const float* x, const float* y, float* dy, float* dx, float* cols,
-        float* gradients, Py_ssize_t n, bint accumulate,
+        self, const real* x, const real* y, real* dy, real* dx, real* cols,
+        real* gradients, Py_ssize_t n, bint accumulate,
     ) noexcept nogil:
-        cdef float* dweight = gradients + self.gradient_at
+        cdef real* dweight = gradients + self.gradient_at
         if self.slope != 1:
-            pointwise.leaky_relu_backward(y, dy, dy, n * self.outputs, self.slope)
+            pointwise.leaky_relu_backward(y, dy, dy, n * self.outputs, <real> self.slope)
         if dx != NULL and not is_identity(&self.window):
             zero(dx, n * self.inputs)
         conv_backward(x, &self.arena[self.first], &self.transposed[0, 0], dy, dx, dweight,
@@ -118,12 +119,12 @@ cdef class Im2Col(Op):
         self.inputs = window.H * window.W * window.C
         self.outputs = window.OH * window.OW * window.KH * window.KW * window.C
 
-    cdef void forward(self, const float* x, float* y, float* cols, Py_ssize_t n) noexcept nogil:
+    cdef void forward(self, const real* x, real* y, real* cols, Py_ssize_t n) noexcept nogil:
         im2col_rows(x, y, &self.window, 0, n * self.window.OH)
 
     cdef void backward(
-        self, const float* x, const float* y, float* dy, float* dx, float* cols,
-        float* gradients, Py_ssize_t n, bint accumulate,
+        self, const real* x, const real* y, real* dy, real* dx, real* cols,
+        real* gradients, Py_ssize_t n, bint accumulate,
     ) noexcept nogil:
         if dx != NULL:
             zero(dx, n * self.inputs)
@@ -133,21 +134,21 @@ cdef class Im2Col(Op):
 cdef class LeakyReLU(Op):
     """x where x > 0, slope * x elsewhere."""
 
-    cdef readonly float slope
+    cdef readonly double slope
 
-    def __init__(self, Py_ssize_t size, float slope):
+    def __init__(self, Py_ssize_t size, double slope):
         self.inputs = self.outputs = size
         self.slope = slope
 
-    cdef void forward(self, const float* x, float* y, float* cols, Py_ssize_t n) noexcept nogil:
-        pointwise.leaky_relu(x, y, n * self.inputs, self.slope)
+    cdef void forward(self, const real* x, real* y, real* cols, Py_ssize_t n) noexcept nogil:
+        pointwise.leaky_relu(x, y, n * self.inputs, <real> self.slope)
 
     cdef void backward(
-        self, const float* x, const float* y, float* dy, float* dx, float* cols,
-        float* gradients, Py_ssize_t n, bint accumulate,
+        self, const real* x, const real* y, real* dy, real* dx, real* cols,
+        real* gradients, Py_ssize_t n, bint accumulate,
     ) noexcept nogil:
         if dx != NULL:
-            pointwise.leaky_relu_backward(y, dy, dx, n * self.inputs, self.slope)
+            pointwise.leaky_relu_backward(y, dy, dx, n * self.inputs, <real> self.slope)
 
 
 cdef class Softmax(Op):
@@ -159,12 +160,12 @@ cdef class Softmax(Op):
         self.inputs = self.outputs = size
         self.classes = classes
 
-    cdef void forward(self, const float* x, float* y, float* cols, Py_ssize_t n) noexcept nogil:
+    cdef void forward(self, const real* x, real* y, real* cols, Py_ssize_t n) noexcept nogil:
         pointwise.softmax(x, y, n * self.inputs // self.classes, self.classes)
 
     cdef void backward(
-        self, const float* x, const float* y, float* dy, float* dx, float* cols,
-        float* gradients, Py_ssize_t n, bint accumulate,
+        self, const real* x, const real* y, real* dy, real* dx, real* cols,
+        real* gradients, Py_ssize_t n, bint accumulate,
     ) noexcept nogil:
         if dx != NULL:
             pointwise.softmax_backward(y, dy, dx, n * self.inputs // self.classes, self.classes)
@@ -222,9 +223,9 @@ cdef class Stage:
         for i in range(0 if need_dx else 1, self.count):
             (<Op> self.op[i]).prepare()
 
-    cdef const float* source(
-        self, const float* x, const unsigned char* pixels, Py_ssize_t image, Py_ssize_t n,
-        float* scratch,
+    cdef const real* source(
+        self, const real* x, const unsigned char* pixels, Py_ssize_t image, Py_ssize_t n,
+        real* scratch,
     ) noexcept nogil:
         """Return the block that begins with `image`, its pixels divided by 255."""
         cdef Py_ssize_t i
@@ -232,30 +233,30 @@ cdef class Stage:
             return x + image * self.inputs
         pixels += image * self.inputs
         for i in range(n * self.inputs):
-            scratch[i] = <float> pixels[i] / <float> 255
+            scratch[i] = <real> pixels[i] / <real> 255
         return scratch
 
     cdef void run_forward(
-        self, const float* x, float* y, float* frame, float* scratch, Py_ssize_t n,
+        self, const real* x, real* y, real* frame, real* scratch, Py_ssize_t n,
     ) noexcept nogil:
         """The block's output goes to y, what is between to the frame."""
         cdef Py_ssize_t i
-        cdef const float* source = x
-        cdef float* target
+        cdef const real* source = x
+        cdef real* target
         for i in range(self.count):
             target = y if i == self.count - 1 else frame + (<Op> self.op[i]).y_at
             (<Op> self.op[i]).forward(source, target, scratch + self.columns_at, n)
             source = target
 
     cdef void run_backward(
-        self, const float* x, const float* y, float* dy, float* dx, float* frame, float* scratch,
-        float* gradients, Py_ssize_t n, bint accumulate,
+        self, const real* x, const real* y, real* dy, real* dx, real* frame, real* scratch,
+        real* gradients, Py_ssize_t n, bint accumulate,
     ) noexcept nogil:
         """Take dy of the block back to dx; gradients on the way take turns in two places."""
         cdef Py_ssize_t i = self.count - 1
-        cdef float* spare = scratch + self.scratch_size - 2 * self.gradient_size
-        cdef const float* source
-        cdef float* target
+        cdef real* spare = scratch + self.scratch_size - 2 * self.gradient_size
+        cdef const real* source
+        cdef real* target
         while i >= 0:
             source = x if i == 0 else frame + (<Op> self.op[i - 1]).y_at
             target = dx if i == 0 else spare + (i % 2) * self.gradient_size
@@ -265,8 +266,8 @@ cdef class Stage:
             i -= 1
 
     cdef void backward_lane(
-        self, const float* x, const unsigned char* pixels, const float* y, float* dy, float* dx,
-        float* frames, float* scratch, float* gradients, Py_ssize_t images, Py_ssize_t block,
+        self, const real* x, const unsigned char* pixels, const real* y, real* dy, real* dx,
+        real* frames, real* scratch, real* gradients, Py_ssize_t images, Py_ssize_t block,
         Py_ssize_t lane, Py_ssize_t lanes,
     ) noexcept nogil:
         cdef Py_ssize_t b = lane, first, n
@@ -280,15 +281,15 @@ cdef class Stage:
             b += lanes
 
     cdef double step_lane(
-        self, const float* x, const unsigned char* pixels, const Py_ssize_t* labels, float* dx,
-        float* frame, float* scratch, float* gradients, Py_ssize_t images, Py_ssize_t block,
+        self, const real* x, const unsigned char* pixels, const Py_ssize_t* labels, real* dx,
+        real* frame, real* scratch, real* gradients, Py_ssize_t images, Py_ssize_t block,
         Py_ssize_t lane, Py_ssize_t lanes,
     ) noexcept nogil:
         cdef Py_ssize_t b = lane, first, n
         cdef double loss = 0
-        cdef const float* source
-        cdef float* y = frame + (<Op> self.op[self.count - 1]).y_at
-        cdef float* dy = (scratch + self.scratch_size - 2 * self.gradient_size
+        cdef const real* source
+        cdef real* y = frame + (<Op> self.op[self.count - 1]).y_at
+        cdef real* dy = (scratch + self.scratch_size - 2 * self.gradient_size
                           + (self.count % 2) * self.gradient_size)
         while b * block < images:
             first = b * block
@@ -304,11 +305,11 @@ cdef class Stage:
 
     def forward(
         self,
-        const float[:, ::1] x,               # IN, or None
+        const real[:, ::1] x,               # IN, or None
         const unsigned char[:, ::1] pixels,  # IN, or None
-        float[:, ::1] y,                     # OUT
-        float[:, ::1] frames,                # OUT: one for each block if `keep`, else TMP
-        float[:, ::1] scratch,               # TMP: one for each thread
+        real[:, ::1] y,                     # OUT
+        real[:, ::1] frames,                # OUT: one for each block if `keep`, else TMP
+        real[:, ::1] scratch,               # TMP: one for each thread
         Py_ssize_t block,
         bint keep,
         int threads,
@@ -319,7 +320,7 @@ cdef class Stage:
         Parallel over: blocks of images.              Retains: nothing.
         """
         cdef Py_ssize_t b, first, images = y.shape[0]
-        cdef const float* x_or_null = NULL
+        cdef const real* x_or_null = NULL
         cdef const unsigned char* pixels_or_null = NULL
         if pixels is None:
             x_or_null = &x[0, 0]
@@ -336,14 +337,14 @@ cdef class Stage:
 
     def backward(
         self,
-        const float[:, ::1] x,               # IN, or None
+        const real[:, ::1] x,               # IN, or None
         const unsigned char[:, ::1] pixels,  # IN, or None
-        const float[:, ::1] y,               # IN: what `forward` wrote
-        float[:, ::1] dy,                    # IN, overwritten
-        float[:, ::1] dx,                    # OUT, or None
-        float[:, ::1] frames,                # IN: what `forward` kept
-        float[:, ::1] scratch,               # TMP: one for each thread
-        float[:, ::1] lanes,                 # OUT: the gradients of each lane
+        const real[:, ::1] y,               # IN: what `forward` wrote
+        real[:, ::1] dy,                    # IN, overwritten
+        real[:, ::1] dx,                    # OUT, or None
+        real[:, ::1] frames,                # IN: what `forward` kept
+        real[:, ::1] scratch,               # TMP: one for each thread
+        real[:, ::1] lanes,                 # OUT: the gradients of each lane
         Py_ssize_t block,
         int threads,
     ):
@@ -353,13 +354,13 @@ cdef class Stage:
         Parallel over: lanes.                    Retains: nothing.
         """
         cdef Py_ssize_t lane
-        cdef const float* x_or_null = NULL
+        cdef const real* x_or_null = NULL
         cdef const unsigned char* pixels_or_null = NULL
         if pixels is None:
             x_or_null = &x[0, 0]
         else:
             pixels_or_null = &pixels[0, 0]
-        cdef float* dx_or_null = NULL if dx is None else &dx[0, 0]
+        cdef real* dx_or_null = NULL if dx is None else &dx[0, 0]
         self.prepare(dx is not None)
         for lane in prange(lanes.shape[0], nogil=True, schedule="dynamic", num_threads=threads):
             self.backward_lane(
@@ -368,13 +369,13 @@ cdef class Stage:
 
     def step(
         self,
-        const float[:, ::1] x,               # IN, or None
+        const real[:, ::1] x,               # IN, or None
         const unsigned char[:, ::1] pixels,  # IN, or None
         const Py_ssize_t[::1] labels,        # IN
-        float[:, ::1] dx,                    # OUT, or None
-        float[:, ::1] frames,                # TMP: one for each thread
-        float[:, ::1] scratch,               # TMP: one for each thread
-        float[:, ::1] lanes,                 # OUT: the gradients of each lane
+        real[:, ::1] dx,                    # OUT, or None
+        real[:, ::1] frames,                # TMP: one for each thread
+        real[:, ::1] scratch,               # TMP: one for each thread
+        real[:, ::1] lanes,                 # OUT: the gradients of each lane
         double[::1] losses,                  # OUT: the sum of the losses of each lane
         Py_ssize_t block,
         int threads,
@@ -385,13 +386,13 @@ cdef class Stage:
         Parallel over: lanes.                            Retains: nothing.
         """
         cdef Py_ssize_t lane
-        cdef const float* x_or_null = NULL
+        cdef const real* x_or_null = NULL
         cdef const unsigned char* pixels_or_null = NULL
         if pixels is None:
             x_or_null = &x[0, 0]
         else:
             pixels_or_null = &pixels[0, 0]
-        cdef float* dx_or_null = NULL if dx is None else &dx[0, 0]
+        cdef real* dx_or_null = NULL if dx is None else &dx[0, 0]
         self.prepare(dx is not None)
         for lane in prange(lanes.shape[0], nogil=True, schedule="dynamic", num_threads=threads):
             losses[lane] = self.step_lane(

@@ -1,8 +1,11 @@
 """Vectors of the level's full length, as registers hold them."""
 
+from cyconv._core.real cimport real
+
+
 cdef extern from *:
     """
-    #if defined(__AVX2__) && defined(__GNUC__)
+    #if defined(__AVX2__) && defined(__GNUC__) && CYCONV_SINGLE
     #include <immintrin.h>
     #include <string.h>
     #define CYCONV_VECTORS 1
@@ -123,7 +126,7 @@ cdef extern from *:
     #define CYCONV_VECTORS 0
     #define CYCONV_LANES 1
     #define CYCONV_WIDTH 1
-    typedef float cyconv_vector;
+    typedef cyconv_real cyconv_vector;
     #define cyconv_zeros() 0
     #define cyconv_load(p) (*(p))
     #define cyconv_store(p, v) (*(p) = (v))
@@ -139,14 +142,14 @@ cdef extern from *:
     const bint CYCONV_VECTORS
     const Py_ssize_t WIDTH "CYCONV_WIDTH"
     const Py_ssize_t LANES "CYCONV_LANES"
-    ctypedef float vector "cyconv_vector"
+    ctypedef real vector "cyconv_vector"
     vector zeros "cyconv_zeros"() noexcept nogil
-    vector load "cyconv_load"(const float* p) noexcept nogil
-    void store "cyconv_store"(float* p, vector v) noexcept nogil
-    vector load_part "cyconv_load_part"(const float* p, Py_ssize_t n) noexcept nogil
-    void store_part "cyconv_store_part"(float* p, vector v, Py_ssize_t n) noexcept nogil
-    vector leaky "cyconv_leaky"(vector v, float slope) noexcept nogil
-    vector repeat "cyconv_repeat"(const float* a, Py_ssize_t T) noexcept nogil
+    vector load "cyconv_load"(const real* p) noexcept nogil
+    void store "cyconv_store"(real* p, vector v) noexcept nogil
+    vector load_part "cyconv_load_part"(const real* p, Py_ssize_t n) noexcept nogil
+    void store_part "cyconv_store_part"(real* p, vector v, Py_ssize_t n) noexcept nogil
+    vector leaky "cyconv_leaky"(vector v, real slope) noexcept nogil
+    vector repeat "cyconv_repeat"(const real* a, Py_ssize_t T) noexcept nogil
     vector turn "cyconv_turn"(vector v, Py_ssize_t F) noexcept nogil
-    vector stretch "cyconv_stretch"(const float* d, Py_ssize_t F) noexcept nogil
-    void fold "cyconv_fold"(vector v, float* y, Py_ssize_t F) noexcept nogil
+    vector stretch "cyconv_stretch"(const real* d, Py_ssize_t F) noexcept nogil
+    void fold "cyconv_fold"(vector v, real* y, Py_ssize_t F) noexcept nogil

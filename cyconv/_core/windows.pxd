@@ -8,6 +8,7 @@ taps inside the image are computed together, whatever line or image they belong 
 
 from cyconv._core.columns cimport Window, clamp
 from cyconv._core.kernel cimport kernel
+from cyconv._core.real cimport real
 from cyconv._core.vectors cimport (
     LANES,
     WIDTH,
@@ -28,13 +29,13 @@ cdef enum:
 
 cdef struct Task:
     # y = leaky_relu(im2col(x) · w + bias) for the output rows first <= (n, oh) < last.
-    const float* x
-    const float* w
-    const float* bias
-    float* y
+    const real* x
+    const real* w
+    const real* bias
+    real* y
     const Window* g
     Py_ssize_t F, first, last
-    float slope
+    real slope
 
 
 cdef struct Taps:
@@ -72,8 +73,8 @@ cdef inline Span span_from(
 
 
 cdef inline kernel windows_forward(
-    const float* x, const float* w, const float* bias, float* y, const Window* g, Py_ssize_t F,
-    float slope, Py_ssize_t first, Py_ssize_t last,
+    const real* x, const real* w, const real* bias, real* y, const Window* g, Py_ssize_t F,
+    real slope, Py_ssize_t first, Py_ssize_t last,
 ) noexcept nogil:
     """y = leaky_relu(im2col(x) · w + bias) for the output rows first <= (n, oh) < last."""
     cdef Task task = Task(x, w, bias, y, g, F, first, last, slope)
@@ -139,9 +140,9 @@ cdef inline void all_pixels(
     """Six pixels at once, or eight."""
     cdef const Window* g = task.g
     cdef Py_ssize_t count = 0, i = 0, n, oh, ow
-    cdef const float* corner
-    cdef const float* place[8]
-    cdef float* target[8]
+    cdef const real* corner
+    cdef const real* place[8]
+    cdef real* target[8]
     for n in range(task.first // g.OH, (task.last - 1) // g.OH + 1):
         for oh in range(max(group.down.begin, task.first - n * g.OH),
                         min(group.down.end, task.last - n * g.OH)):
@@ -169,7 +170,7 @@ cdef inline void all_pixels(
 
 
 cdef inline void tile(
-    const Task* task, const Group* group, const float** place, float** target, Py_ssize_t f,
+    const Task* task, const Group* group, const real** place, real** target, Py_ssize_t f,
     Py_ssize_t pixels, Py_ssize_t width, Py_ssize_t part,
 ) noexcept nogil:
     """A tile of y in registers; `pixels` and `width` are numbers that the compiler sees.
@@ -181,10 +182,10 @@ cdef inline void tile(
     cdef vector[8] t0, t1
     cdef vector[6] t2, t3
     cdef vector r0, r1, r2, r3, left
-    cdef const float* at[8]
-    cdef const float* w = task.w + (group.taps.top * run + group.taps.left) * task.F + f
-    cdef const float* weight
-    cdef const float* bias = task.bias + f
+    cdef const real* at[8]
+    cdef const real* w = task.w + (group.taps.top * run + group.taps.left) * task.F + f
+    cdef const real* weight
+    cdef const real* bias = task.bias + f
     for i in range(pixels):
         at[i] = place[i]
         if group.begins:

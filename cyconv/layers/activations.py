@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cyconv._core import elementwise, stage
+from cyconv._core import of
 from cyconv.checks import number
 from cyconv.layers.base import Layer
 from cyconv.threads import get_num_threads
@@ -35,7 +35,7 @@ class LeakyReLU(Layer):
         x = self.enter(x)
         y = np.empty_like(x)
         if x.size:
-            elementwise.leaky_relu(
+            of(x.dtype).elementwise.leaky_relu(
                 x.reshape(-1), y.reshape(-1), self.negative_slope, get_num_threads()
             )
         self.save(x)
@@ -45,7 +45,7 @@ class LeakyReLU(Layer):
         dy, x = self.saved(dy)
         dx = np.empty_like(x)
         if x.size:
-            elementwise.leaky_relu_backward(
+            of(x.dtype).elementwise.leaky_relu_backward(
                 x.reshape(-1),
                 dy.reshape(-1),
                 dx.reshape(-1),
@@ -55,7 +55,7 @@ class LeakyReLU(Layer):
         return dx
 
     def operations(self, arena: np.ndarray, first: int) -> tuple[Any, ...]:
-        return (stage.LeakyReLU(math.prod(self.input_shape), self.negative_slope),)
+        return (of(arena.dtype).stage.LeakyReLU(math.prod(self.input_shape), self.negative_slope),)
 
 
 class Softmax(Layer):
@@ -71,7 +71,7 @@ class Softmax(Layer):
         y = np.empty_like(x)
         if x.size:
             rows = (-1, x.shape[-1])
-            elementwise.softmax(x.reshape(rows), y.reshape(rows), get_num_threads())
+            of(x.dtype).elementwise.softmax(x.reshape(rows), y.reshape(rows), get_num_threads())
         self.save(y)
         return y
 
@@ -80,10 +80,10 @@ class Softmax(Layer):
         dx = np.empty_like(y)
         if y.size:
             rows = (-1, y.shape[-1])
-            elementwise.softmax_backward(
+            of(y.dtype).elementwise.softmax_backward(
                 y.reshape(rows), dy.reshape(rows), dx.reshape(rows), get_num_threads()
             )
         return dx
 
     def operations(self, arena: np.ndarray, first: int) -> tuple[Any, ...]:
-        return (stage.Softmax(math.prod(self.input_shape), self.input_shape[-1]),)
+        return (of(arena.dtype).stage.Softmax(math.prod(self.input_shape), self.input_shape[-1]),)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from cyconv import functional
-from cyconv._core import stage
+from cyconv._core import of
 from cyconv.checks import blas_extent, representable, shape_text
 from cyconv.geometry import (
     AxisPadding,
@@ -103,7 +103,7 @@ class Conv2D(Layer):
         return dx.reshape(x.shape)
 
     def operations(self, arena: np.ndarray, first: int) -> tuple[Any, ...]:
-        return (stage.Conv(self.geometry._asdict(), self.out_channels, arena, first),)
+        return (of(arena.dtype).stage.Conv(self.geometry._asdict(), self.out_channels, arena, first),)
 
 
 class Conv1D(Conv2D):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from cyconv import functional
-from cyconv._core import stage
+from cyconv._core import of
 from cyconv.checks import shape_text
 from cyconv.geometry import Padding, Pair, padding_pairs, pair, resolve, shortest
 from cyconv.layers.base import Layer
@@ -56,4 +56,4 @@ class Im2Col(Layer):
         )
 
     def operations(self, arena: np.ndarray, first: int) -> tuple[Any, ...]:
-        return (stage.Im2Col(self.geometry._asdict()),)
+        return (of(arena.dtype).stage.Im2Col(self.geometry._asdict()),)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
-from cyconv._core import linear, stage
+from cyconv._core import of
 from cyconv.checks import aligned, allocate, blas_extent, shape_text
 from cyconv.geometry import Geometry, integer
 from cyconv.initializers import xavier_uniform, zeros
@@ -51,7 +52,7 @@ class Linear(Layer):
         y = allocate((len(x), self.out_features), x.dtype, self.who, "y")
         if len(x):
             with one_blas_thread():
-                linear.forward(
+                of(x.dtype).linear.forward(
                     x,
                     self.parameter("weight", x.dtype),
                     self.parameter("bias", x.dtype),
@@ -69,8 +70,8 @@ class Linear(Layer):
         if len(x):
             with one_blas_thread():
                 threads = get_num_threads()
-                room = backward_room(len(x), x.shape[1], self.out_features, threads)
-                linear.backward(dy, x, weight, dx, dweight, dbias, *room, threads)
+                room = backward_room(len(x), x.shape[1], self.out_features, threads, x.dtype)
+                of(x.dtype).linear.backward(dy, x, weight, dx, dweight, dbias, *room, threads)
         self.gradients["weight"][...], self.gradients["bias"][...] = dweight, dbias
         return dx
 
@@ -78,7 +79,7 @@ class Linear(Layer):
         # At one pixel a convolution is a linear layer.
         features = self.input_shape[0]
         geometry = Geometry(1, 1, features, 1, 1, 1, 1, 1, 1, 0, 0)
-        return (stage.Conv(geometry._asdict(), self.out_features, arena, first),)
+        return (of(arena.dtype).stage.Conv(geometry._asdict(), self.out_features, arena, first),)
 
 
 def tile_width(size: int) -> int:
@@ -89,9 +90,11 @@ def tile_width(size: int) -> int:
     return 64 * max(1, round(size / 1024))
 
 
-def backward_room(N: int, K: int, F: int, threads: int) -> tuple[np.ndarray, np.ndarray, int, int]:
+def backward_room(
+    N: int, K: int, F: int, threads: int, dtype: DTypeLike
+) -> tuple[np.ndarray, np.ndarray, int, int]:
     """Return working memory and tile sizes of linear.backward."""
     tile, panel = tile_width(K), 64
-    (dy_transposed,) = aligned(1, N * F, np.float32, "Linear", "working memory")
-    dx_transposed = aligned(threads, panel * tile, np.float32, "Linear", "working memory")
+    (dy_transposed,) = aligned(1, N * F, dtype, "Linear", "working memory")
+    dx_transposed = aligned(threads, panel * tile, dtype, "Linear", "working memory")
     return dy_transposed, dx_transposed, tile, panel

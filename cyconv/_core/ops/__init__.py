@@ -1,0 +1,1 @@
+"""The operations that a program consists of: one file each, found by pattern."""
