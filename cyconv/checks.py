@@ -171,6 +171,13 @@ def number(value, who: str, name: str) -> float:
     return result
 
 
+def flag(value, who: str, name: str) -> bool:
+    """Return `value`, True or False, or raise TypeError."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{who}: {name} must be True or False, got {value!r}")
+    return bool(value)
+
+
 def optimizer(value, who: str) -> None:
     """Raise TypeError if `value` is no optimizer."""
     if isinstance(value, type) or not callable(getattr(value, "step", None)):

@@ -12,19 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from cyconv import checks
+from cyconv import checks, tuning
 from cyconv._core import of
 from cyconv.geometry import Geometry, Padding, Pair, integer, resolve
 from cyconv.threads import get_num_threads, one_blas_thread
-
-# Bytes of columns that one tile makes at once: they should stay in the second-level cache, beside
-# the weights and the output (bench/tiles.py: half of it costs up to 12 % on a core with 1 MiB).
-TILE_BYTES = 512 * 1024
-# Lanes that the gradients of a batch are added up in; the sum is the same for any thread count.
-LANES = 16
-# In a strip of an image that is worth a thread, or a lane: output pixels, and their products.
-LEAST_PIXELS = 128
-LEAST_PRODUCTS = 1024 * 1024
 
 
 def im2col(x: ArrayLike, kernel_size: Pair, stride: Pair = 1, padding: Padding = 0) -> np.ndarray:
@@ -189,7 +180,7 @@ def conv2d_backward(
     span = max(height, geometry.OH)  # whole images
     parts = -(-len(x) * geometry.OH // span) * -(-span // height)
     tile = tile_rows(geometry, height, x.itemsize)
-    lanes = np.empty((min(LANES, parts), weight.size + F), x.dtype)
+    lanes = np.empty((min(tuning.ACCUMULATORS, parts), weight.size + F), x.dtype)
     threads = min(get_num_threads(), len(lanes))
     cols = scratch_columns(geometry, tile, threads, x.dtype, "conv2d_backward")
     transposed = weight.reshape(-1, F).T if need_dx else weight.reshape(F, -1)
@@ -199,7 +190,7 @@ def conv2d_backward(
             dy, x, weight, transposed, dx, lanes, cols, geometry._asdict(), height, tile, threads
         )
     total = np.empty(lanes.shape[1], x.dtype)
-    of(x.dtype).elementwise.add_lanes(lanes, total, threads)
+    of(x.dtype).elementwise.add_up(lanes, total, threads)
     return dx, total[: weight.size].reshape(weight.shape), total[weight.size :]
 
 
@@ -209,23 +200,23 @@ def part_height(geometry: Geometry, F: int, images: int, itemsize: int) -> int:
     Images are cut where there are fewer than lanes.
     """
     OH, OW = geometry.OH, geometry.OW
-    if images < LANES:
-        strips = -(-LANES // images)
+    if images < tuning.ACCUMULATORS:
+        strips = -(-tuning.ACCUMULATORS // images)
         apart = -(-geometry.KH // geometry.stride_h)  # strips of a phase share no line of dx
         return min(OH, max(-(-OH // strips), least_rows(geometry, F), apart))
-    block = TILE_BYTES // (OH * OW * geometry.taps * itemsize)
-    return OH * max(1, min(block, -(-images // LANES)))
+    block = tuning.TILE_BYTES // (OH * OW * geometry.taps * itemsize)
+    return OH * max(1, min(block, -(-images // tuning.ACCUMULATORS)))
 
 
 def least_rows(geometry: Geometry, F: int) -> int:
-    """Return how many output rows have LEAST_PIXELS and LEAST_PRODUCTS."""
+    """Return how many output rows have tuning.MIN_PIXELS and tuning.MIN_PRODUCTS."""
     products = geometry.OW * geometry.taps * F
-    return max(-(-LEAST_PIXELS // geometry.OW), -(-LEAST_PRODUCTS // products))
+    return max(-(-tuning.MIN_PIXELS // geometry.OW), -(-tuning.MIN_PRODUCTS // products))
 
 
 def tile_rows(geometry: Geometry, rows: int, itemsize: int) -> int:
-    """Return how many output rows' columns fit into TILE_BYTES: at least 1, at most `rows`."""
-    return max(1, min(rows, TILE_BYTES // (geometry.OW * geometry.taps * itemsize)))
+    """Return how many output rows' columns fit into tuning.TILE_BYTES: at least 1, at most `rows`."""
+    return max(1, min(rows, tuning.TILE_BYTES // (geometry.OW * geometry.taps * itemsize)))
 
 
 def scratch_columns(

@@ -15,6 +15,11 @@ def zeros(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     return np.zeros(shape)
 
 
+def ones(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """Return ones of the given shape."""
+    return np.ones(shape)
+
+
 def xavier_uniform(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     """Return values drawn uniformly from [-a, a] with ``a = sqrt(6 / (fan_in + fan_out))``.
 

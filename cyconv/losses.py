@@ -40,12 +40,20 @@ def cross_entropy(logits: ArrayLike, labels: ArrayLike) -> tuple[float, np.ndarr
         raise ValueError("cross_entropy: the mean of no losses is undefined, got an empty batch")
     dlogits, losses = np.empty_like(logits), np.empty(len(logits))
     of(logits.dtype).elementwise.cross_entropy(logits, labels, dlogits, losses, get_num_threads())
-    return mean(losses, len(logits)), dlogits
+    return total(losses, 1 / len(logits)), dlogits
 
 
-def mean(losses: np.ndarray, count: int) -> float:
-    """Return the exact sum of partial losses over the number of images."""
+def total(losses: np.ndarray, scale: float) -> float:
+    """Return the exact sum of partial losses, times `scale`."""
     try:
-        return math.fsum(losses) / count
+        return math.fsum(losses) * scale
     except OverflowError:  # the mean may be in the range of double though the sum is not
-        return math.fsum(losses / count)
+        return math.fsum(losses * scale)
+
+
+class CrossEntropy:
+    label_smoothing = 0.0
+    class_weight = None
+
+    def scale(self, labels, classes) -> float:
+        return 1 / len(labels)

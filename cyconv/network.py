@@ -13,11 +13,14 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from cyconv import checks
+from cyconv._core import of
 from cyconv.geometry import integer
 from cyconv.layers import Layer, Softmax
-from cyconv.losses import cross_entropy
+from cyconv.losses import CrossEntropy, cross_entropy
 from cyconv.optimizers import Optimizer
-from cyconv.plan import Plan, ends_with_softmax
+from cyconv.passes import Passes
+from cyconv.program import Arenas
+from cyconv.threads import get_num_threads
 
 if TYPE_CHECKING:
     from cyconv.schedules import Schedule
@@ -33,13 +36,14 @@ class Network:
     Parameters
     ----------
     layers : sequence of Layer
-        Each takes the output of the one before; a layer belongs to one network.
+        Each takes the output of the one before; a layer belongs to one network. They are kept as
+        a tuple.
     input_shape : tuple of int
         Shape of one sample, without the batch: (H, W, C) for images.
     seed : int
         Decides all initial weights.
     dtype : {"float32", "float64"}
-        Element type of the parameters. float64 is for gradient checks; it runs layer by layer.
+        Element type of the parameters, and of what is computed from uint8 images.
 
     Raises
     ------
@@ -62,7 +66,7 @@ class Network:
     ) -> None:
         if not isinstance(layers, (list, tuple)):
             raise TypeError(f"Network: layers must be a list of Layer, got {layers!r}")
-        self.layers = list(layers)
+        self.layers = tuple(layers)
         if not self.layers:
             raise ValueError("Network: layers must name at least one layer, got none")
         for index, layer in enumerate(self.layers):
@@ -78,30 +82,34 @@ class Network:
         if dtype is None or isinstance(dtype, np.ndarray) or dtype not in _DTYPES:
             raise TypeError(f"Network: dtype must be float32 or float64, got {dtype!r}")
         self.output_shape = self._set_up_layers()
-        size = sum(layer.size for layer in self.layers)
-        self._parameters, self._gradients = (
-            checks.allocate((size,), dtype, "Network", name) for name in ("parameters", "gradients")
+        size, state_size = (
+            sum(getattr(layer, name) for layer in self.layers) for name in ("size", "state_size")
+        )
+        self._parameters, self._gradients, self._state = (
+            checks.allocate((count,), dtype, "Network", name)
+            for name, count in (("parameters", size), ("gradients", size), ("state", state_size))
         )
         self._gradients[...] = 0
-        first = 0
-        for layer in self.layers:
-            last = first + layer.size
-            layer.bind(self._parameters[first:last], self._gradients[first:last])
+        first = first_state = 0
+        arenas = Arenas(self._parameters, self._gradients, self._state)
+        for index, layer in enumerate(self.layers):
+            layer.bind(*arenas, first, first_state)
             # A stream for each layer: its start does not depend on the layers before it.
-            layer.initialize(np.random.default_rng([layer.index, self.seed]))
-            first = last
-        self._plan = Plan.of(self.layers, self._parameters, self._gradients)
+            layer.initialize(index, self.seed)
+            first, first_state = first + layer.size, first_state + layer.state_size
+        self._passes = Passes(self.layers, self.input_shape, arenas)
         self._training = threading.Lock()
-        self._pending: int | None = None  # images of a forward pass that waits for its backward
+        self._steps = 0  # in training so far: what random numbers are counted by
 
     def _set_up_layers(self) -> tuple[int, ...]:
         """Build each layer for the output of the one before, or none; return the last output."""
-        shape, done = self.input_shape, []
+        shape, done, number = self.input_shape, [], 0
         try:
             for index, layer in enumerate(self.layers):
-                layer.setup(shape, index)
+                layer.setup(shape, index, number)
                 done.append(layer)
                 shape = layer.output_shape
+                number += len(list(layer.walk()))
         except BaseException:
             for layer in done:
                 layer.reset()
@@ -121,23 +129,30 @@ class Network:
         """Return the gradients of the last backward pass or training step by name, as views."""
         return self._named("gradients")
 
+    def state(self) -> dict[str, np.ndarray]:
+        """Return what is kept and not trained by name ("1.running_mean", ...), as views."""
+        return self._named("state")
+
     def _named(self, kind: str) -> dict[str, np.ndarray]:
         return {
-            f"{layer.index}.{name}": view
+            f"{layer.name}.{name}": view
             for layer in self.layers
             for name, view in getattr(layer, kind).items()
         }
 
-    def forward(self, x: ArrayLike) -> np.ndarray:
-        """Return the output of the last layer, layer by layer over the whole batch.
+    def forward(self, x: ArrayLike, training: bool = False) -> np.ndarray:
+        """Return the output of the last layer, and keep what `backward` needs.
 
-        For study, gradient checks and loops of your own: every layer keeps what `backward` needs.
+        For study, gradient checks and loops of your own.
 
         Parameters
         ----------
         x : ndarray of shape (N, *input_shape)
             float32 or float64, which is computed in its own precision, or uint8 images, which are
             divided by 255. The last axis may be left out if it is 1.
+        training : bool
+            Whether layers do what they do in training: `BatchNorm` takes the batch's mean and
+            variance, and moves the running ones; `Dropout` drops.
 
         Returns
         -------
@@ -148,11 +163,10 @@ class Network:
         TypeError, ValueError
             If x has another element type or shape.
         """
-        y = self._floats(self._images(x, "Network.forward"))
-        for layer in self.layers:
-            y = layer.forward(y)
-        self._pending = len(y)
-        return y
+        training = checks.flag(training, "Network.forward", "training")
+        x = self._floats(self._images(x, "Network.forward"))
+        x = x.astype(np.result_type(x, self._parameters), copy=False)
+        return self._passes.forward(x, training, (self.seed, self._steps))
 
     def backward(self, dy: ArrayLike) -> np.ndarray:
         """Return the gradient with respect to the input; those of the parameters are overwritten.
@@ -169,16 +183,15 @@ class Network:
         TypeError, ValueError
             If dy does not match the output.
         """
-        who = self.layers[-1].who
-        if self._pending is None:
-            raise RuntimeError(f"{who}: backward needs a forward before it, and only one each")
-        dx = checks.array(dy, who, "dy", (self._pending, *self.output_shape))
-        for layer in reversed(self.layers):
-            dx = layer.backward(dx)
-        self._pending = None
-        return dx
+        return self._passes.backward(dy)
 
-    def train_step(self, x: ArrayLike, labels: ArrayLike, optimizer: Optimizer) -> float:
+    def train_step(
+        self,
+        x: ArrayLike,
+        labels: ArrayLike,
+        optimizer: Optimizer,
+        loss: CrossEntropy | None = None,
+    ) -> float:
         """Take one step on one batch and return its mean loss before the update.
 
         The loss is the cross-entropy of the Softmax at the end. Blocks of images go through the
@@ -191,6 +204,8 @@ class Network:
         labels : ndarray of shape (N,), integers from 0 to classes - 1
         optimizer : Adam
             Anything with ``step(parameters, gradients)`` on flat arrays.
+        loss : CrossEntropy, optional
+            ``CrossEntropy()`` if it is left out.
 
         Raises
         ------
@@ -202,41 +217,35 @@ class Network:
         x = self._images(x, "Network.train_step")
         labels = self._labels(labels, len(x), "Network.train_step")
         checks.optimizer(optimizer, "Network.train_step")
-        return self._step(x, labels, optimizer)
+        return self._step(x, labels, optimizer, loss=loss)
 
-    def _step(self, x, labels, optimizer, who="Network.train_step", place="") -> float:
+    def _step(
+        self, x, labels, optimizer, who="Network.train_step", place="", loss=None
+    ) -> float:
         """Take one step on arguments that are checked."""
+        loss = CrossEntropy() if loss is None else loss
+        x = self._computed(x)
         with self._training:
-            if self._plan is not None and x.dtype != np.float64:
-                loss = self._plan.step(x.reshape(len(x), -1), labels)
-            else:
-                loss = self._step_by_layers(x, labels)
-            if not math.isfinite(loss):
+            value, state = self._passes.step(x, labels, loss, (self.seed, self._steps))
+            if not math.isfinite(value):
                 raise FloatingPointError(
-                    f"{who}: the loss is {loss}{place}; this step is not taken; look for NaN or "
+                    f"{who}: the loss is {value}{place}; this step is not taken; look for NaN or "
                     "infinity in the data, or lower the learning rate"
                 )
             optimizer.step(self._parameters, self._gradients)
-        return loss
-
-    def _step_by_layers(self, x, labels) -> float:
-        x = self._floats(x)
-        for layer in self.layers[:-1]:
-            x = layer.forward(x)
-        loss, dy = cross_entropy(x, labels)
-        for layer in reversed(self.layers[:-1]):
-            dy = layer.backward(dy)
-        return loss
+            self._state[...] = state
+            self._steps += 1
+        return value
 
     def _logits(self, x) -> np.ndarray:
         """Return what goes into the Softmax at the end, or the output where there is none."""
-        if self._plan is not None and x.dtype != np.float64:
-            return self._plan.forward(x.reshape(len(x), -1)).reshape(len(x), *self.output_shape)
-        x = self._floats(x)
-        body = self.layers[:-1] if self._ends_with_softmax() else self.layers
-        for layer in map(copy.copy, body):  # a forward pass that waits for its backward stays
-            x = layer.forward(x)
-        return x
+        return self._passes.logits(self._computed(x), self._ends_with_softmax())
+
+    def _computed(self, x) -> np.ndarray:
+        """Return images in the element type that they are computed in, or as pixels."""
+        if x.dtype == np.uint8:
+            return x
+        return x.astype(np.result_type(x, self._parameters), copy=False)
 
     def evaluate(self, x: ArrayLike, labels: ArrayLike) -> tuple[float, float]:
         """Return (mean cross-entropy, share of images whose most probable class is the label).
@@ -345,7 +354,7 @@ class Network:
         """Return a table of the layers, their output shapes and parameters."""
         rows = [("", "layer", "output", "parameters")]
         rows += [
-            (f"{layer.index}", f"{layer}", checks.shape_text(layer.output_shape), f"{layer.size:,}")
+            (f"{layer.name}", f"{layer}", checks.shape_text(layer.output_shape), f"{layer.size:,}")
             for layer in self.layers
         ]
         widths = [max(len(row[column]) for row in rows) for column in range(4)]
@@ -398,17 +407,22 @@ class Network:
         for layer in layers:
             layer.reset()
         arguments = (layers, self.input_shape, self.seed, str(self._parameters.dtype))
-        return type(self), arguments, self._parameters
+        return type(self), arguments, (self._parameters, self._state, self._steps)
 
-    def __setstate__(self, parameters) -> None:
-        self._parameters[...] = parameters
+    def __setstate__(self, kept) -> None:
+        self._parameters[...], self._state[...], self._steps = kept
+
+    def _arenas(self) -> tuple[np.ndarray, ...]:
+        """Return all that training changes, as flat arrays."""
+        return self._parameters, self._state
 
     def __repr__(self) -> str:
         layers = ", ".join(map(repr, self.layers))
         return f"Network([{layers}], input_shape={self.input_shape}, seed={self.seed})"
 
     def _ends_with_softmax(self) -> bool:
-        return ends_with_softmax(self.layers)
+        last = self.layers[-1]
+        return isinstance(last, Softmax) and last.is_described
 
     def _needs_softmax(self, who: str) -> None:
         if not self._ends_with_softmax() or len(self.output_shape) != 1:
@@ -426,7 +440,12 @@ class Network:
     def _floats(self, x) -> np.ndarray:
         """Return images as numbers: pixels divided by 255."""
         if x.dtype == np.uint8:
-            return x.astype(self._parameters.dtype) / self._parameters.dtype.type(255)
+            y = np.empty(x.shape, self._parameters.dtype)
+            if x.size:
+                of(y.dtype).elementwise.from_pixels(
+                    x.reshape(-1), y.reshape(-1), get_num_threads()
+                )
+            return y
         return x
 
     def _images(self, x, who: str) -> np.ndarray:

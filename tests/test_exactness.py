@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import cyconv
-from cyconv import functional, naive, plan
+from cyconv import naive, tuning
 from cyconv._core import of
 from tests import reference
 from tests.reference import arrays, assert_same, everything
@@ -35,20 +35,20 @@ def problems(count, seed=0):
 def cuts(seed=0):
     """Give f(), which changes into how large tiles, blocks and lanes a batch is cut."""
     rng = np.random.default_rng(seed)
-    names = "TILE_BYTES", "LANES", "LEAST_PIXELS", "LEAST_PRODUCTS"
-    before = {name: getattr(functional, name) for name in names}
+    names = "TILE_BYTES", "ACCUMULATORS", "MIN_PIXELS", "MIN_PRODUCTS"
+    before = {name: getattr(tuning, name) for name in names}
 
     def draw():
-        functional.TILE_BYTES = int(rng.choice((before["TILE_BYTES"], 1, 2 ** rng.integers(8, 16))))
-        functional.LANES = int(rng.choice((before["LANES"], 1, 2, 3)))
-        for name in ("LEAST_PIXELS", "LEAST_PRODUCTS"):
-            setattr(functional, name, 1 if rng.integers(4) else before[name])
+        tuning.TILE_BYTES = int(rng.choice((before["TILE_BYTES"], 1, 2 ** rng.integers(8, 16))))
+        tuning.ACCUMULATORS = int(rng.choice((before["ACCUMULATORS"], 1, 2, 3)))
+        for name in ("MIN_PIXELS", "MIN_PRODUCTS"):
+            setattr(tuning, name, 1 if rng.integers(4) else before[name])
 
     try:
         yield draw
     finally:
         for name, value in before.items():
-            setattr(functional, name, value)
+            setattr(tuning, name, value)
 
 
 @pytest.fixture
@@ -163,10 +163,10 @@ class Still:
 
 
 CUTS = {
-    "one image, one row, one lane": {"BLOCK_BYTES": 1, "LANES": 1},
-    "three images, two lanes": {"MOST_IMAGES": 3, "LANES": 2},
-    "one block": {"BLOCK_BYTES": 2**40, "MOST_IMAGES": 23, "LEAST_BLOCKS": 1},
-    "every linear layer on its own": {"WHOLE_BATCH_BYTES": 0, "LANES": 2},
+    "one image, one row, one accumulator": {"BLOCK_BYTES": 1, "ACCUMULATORS": 1},
+    "three images, two accumulators": {"MAX_IMAGES_PER_BLOCK": 3, "ACCUMULATORS": 2},
+    "one block": {"BLOCK_BYTES": 2**40, "MAX_IMAGES_PER_BLOCK": 23, "MIN_BLOCKS": 1},
+    "every linear layer on its own": {"WHOLE_BATCH_BYTES": 0, "ACCUMULATORS": 2},
     "none on its own": {"WHOLE_BATCH_BYTES": 2**40},
 }
 
@@ -175,7 +175,7 @@ CUTS = {
 @pytest.mark.parametrize("cut", CUTS)
 def test_a_training_step_may_be_cut_anywhere(name, cut, monkeypatch):
     for constant, value in CUTS[cut].items():
-        monkeypatch.setattr(plan, constant, value)
+        monkeypatch.setattr(tuning, constant, value)
     net = network(name)
     x, labels = batch(net, 23)
     expected_loss, _, expected = loss_and_gradients(in_float64(net, name), x / 255, labels)

@@ -91,18 +91,31 @@ def cross_entropy(
             &logits[row, 0], &labels[row], &dlogits[row, 0], 1, logits.shape[1], 1.0 / rows)
 
 
-def add_lanes(const real[:, ::1] lanes, real[::1] total, int threads):
-    """total = sum of the lanes, in order.
+def add_up(real[:, ::1] accumulators, real[::1] total, int threads):
+    """total = sum of the accumulators by a binary tree; they are overwritten.
 
-    Writes: every element of total.  Aliasing: lanes and total must not overlap.
+    Writes: every element of total.  Aliasing: accumulators and total must not overlap.
     Parallel over: elements.         Retains: nothing.
     """
     cdef Py_ssize_t chunk, first, size = total.shape[0]
     for chunk in prange((size + CHUNK - 1) // CHUNK, nogil=True, schedule="static",
                         num_threads=threads if size > 4 * CHUNK else 1):
         first = chunk * CHUNK
-        pointwise.add_lanes(&lanes[0, first], &total[first], min(CHUNK, size - first),
-                            lanes.shape[0], size)
+        pointwise.add_up(&accumulators[0, first], &total[first], min(CHUNK, size - first),
+                         accumulators.shape[0], size)
+
+
+def from_pixels(const unsigned char[::1] pixels, real[::1] x, int threads):
+    """x = pixels / 255.
+
+    Writes: every element of x.      Aliasing: none.
+    Parallel over: elements.         Retains: nothing.
+    """
+    cdef Py_ssize_t chunk, first, size = x.shape[0]
+    for chunk in prange((size + CHUNK - 1) // CHUNK, nogil=True, schedule="static",
+                        num_threads=threads if size > 4 * CHUNK else 1):
+        first = chunk * CHUNK
+        pointwise.from_pixels(&pixels[first], &x[first], min(CHUNK, size - first))
 
 
 def adam(

@@ -157,16 +157,37 @@ cdef inline double cross_entropy(
     return loss
 
 
-cdef inline kernel add_lanes(
-    const real* lanes, real* total, Py_ssize_t n, Py_ssize_t count, Py_ssize_t stride,
+cdef inline kernel add_up(
+    real* accumulators, real* total, Py_ssize_t n, Py_ssize_t count, Py_ssize_t pitch,
 ) noexcept nogil:
-    """total = lanes[0] + lanes[1] + ... element by element, in this order."""
-    cdef Py_ssize_t lane, i
+    """total = sum of `count` accumulators, by a binary tree: (0+1), (2+3), then pairs of these.
+
+    The accumulators, `pitch` apart, are overwritten. Whoever holds a subtree's accumulators gets
+    that subtree's sum to the same bits.
+    """
+    cdef Py_ssize_t step = 1, pair, i
+    cdef real* left
+    cdef const real* right
+    while step < count:
+        pair = 0
+        while pair + step < count:
+            left = accumulators + pair * pitch
+            right = left + step * pitch
+            for i in range(n):
+                left[i] += right[i]
+            pair += 2 * step
+        step *= 2
     for i in range(n):
-        total[i] = lanes[i]
-    for lane in range(1, count):
-        for i in range(n):
-            total[i] += lanes[lane * stride + i]
+        total[i] = accumulators[i]
+
+
+cdef inline kernel from_pixels(
+    const unsigned char* pixels, real* x, Py_ssize_t n,
+) noexcept nogil:
+    """x = pixels / 255."""
+    cdef Py_ssize_t i
+    for i in range(n):
+        x[i] = <real> pixels[i] / <real> 255
 
 
 cdef inline kernel adam(

@@ -1,401 +1,283 @@
-"""The training step: blocks of images through a run of layers and back, in one parallel region.
+"""A stage of a program: blocks of images go through a run of operations, and back.
 
-A thread takes a block of images through all operations forward, the loss, and all operations back
-while what is between them sits in its core's cache. A block's gradients go into the accumulator of
-its lane. Blocks and lanes are fixed by shapes, so the bits of the result are the same for any
-number of threads.
+One parallel region: a thread takes a block through all operations forward, or back, or both, while
+what is between them sits in its core's cache. A block's gradients and sums go into an accumulator.
+Blocks and accumulators are fixed by shapes, so the bits of the result are the same for any number
+of threads.
 """
 
 from cython.parallel cimport prange, threadid
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport calloc, free
 
 from cyconv._core cimport pointwise
-from cyconv._core.block cimport conv_backward, conv_forward
-from cyconv._core.columns cimport Window, col2im_rows, im2col_rows, is_identity, zero
-from cyconv._core.products cimport fills_vectors, transpose
+from cyconv._core.op cimport BACKWARD, FORWARD, Op, Pass
 from cyconv._core.real cimport real
 
+cdef enum:
+    # Where an array of floats is, of which each image has its share.
+    NOWHERE   # it is not needed
+    INPUT     # the images that the pass was given
+    HELD      # of the whole batch, `at` floats per image behind the beginning
+    FRAME     # of the block, in its frame
+    SCRATCH   # of the block, in its thread's scratch memory
+    CHUNK = 16384   # gradients that a thread adds up at once
 
-cdef inline Py_ssize_t whole_lines(Py_ssize_t floats) noexcept nogil:
-    """Round up to whole lines of the cache."""
-    return (floats + 15) // 16 * 16
-
-
-cdef class Op:
-    """One layer's work on a block of images, both directions.
-
-    Attributes
-    ----------
-    inputs, outputs : int
-        Floats per image that the operation reads and writes.
-    """
-
-    cdef readonly Py_ssize_t inputs, outputs
-    cdef Py_ssize_t y_at   # its place in a block's frame
-
-    cdef Py_ssize_t columns(self) noexcept:
-        """Return how many floats of scratch memory it needs."""
-        return 0
-
-    cdef void forward(self, const real* x, real* y, real* cols, Py_ssize_t n) noexcept nogil:
-        pass
-
-    cdef void prepare(self) noexcept nogil:
-        """Compute what all blocks of a backward pass need of the parameters."""
-        pass
-
-    cdef void backward(
-        self, const real* x, const real* y, real* dy, real* dx, real* cols,
-        real* gradients, Py_ssize_t n, bint accumulate,
-    ) noexcept nogil:
-        """Write dx, unless it is NULL, and the parameters' gradients; dy may be overwritten."""
-        pass
+PLACES = {"nowhere": NOWHERE, "input": INPUT, "held": HELD, "frame": FRAME, "scratch": SCRATCH}
 
 
-cdef class Conv(Op):
-    """leaky_relu(im2col(x) · weight + bias); a linear layer is the case of a 1x1 image.
+cdef struct Place:
+    int where
+    Py_ssize_t at, size   # floats before it, and per image
+
+
+cdef struct Node:
+    # An operation of a stage, where its arrays are, and its own memory in that of the pass.
+    void* op
+    Place x, x2, y, dy, dy2, dx, dx2
+    Py_ssize_t accumulator, shared, sums
+    bint backward   # whether there is anything to do
+
+
+cdef Place as_place(place):
+    where, at, size = place
+    return Place(where, at, size)
+
+
+cdef class Batch:
+    """The arrays that a program's stages work on for one number of images.
 
     Parameters
     ----------
-    window : mapping
-        The fields of a Geometry.
-    F : int
-        Output channels.
-    arena : ndarray of float32
-        All parameters; weight and then bias begin at `first`.
-    slope : float
-        Of the LeakyReLU; 1 for none.
+    parameters, gradients, state : ndarray
+        The network's arenas.
+    memory : ndarray
+        All working memory; the program knows what is where in it.
+    sums : ndarray of float64, of shape (accumulators, n)
+    images, threads : int
     """
 
-    cdef readonly Py_ssize_t first, F, weights
-    cdef public double slope
-    cdef public Py_ssize_t tile   # output rows whose columns are made at once
-    cdef Py_ssize_t gradient_at
-    cdef readonly Window window
-    cdef real[::1] arena
-    cdef public real[:, ::1] transposed   # room for the weight as a matrix (F, KH*KW*C)
+    cdef readonly Py_ssize_t images
+    cdef readonly int threads
+    cdef readonly real[::1] parameters, gradients, state, memory
+    cdef readonly double[:, ::1] sums
+    cdef const real[:, ::1] x
+    cdef const unsigned char[:, ::1] pixels
+    cdef const Py_ssize_t[::1] labels
+    cdef const double[::1] class_weight
+    cdef Pass template
 
-    def __init__(self, Window window, Py_ssize_t F, real[::1] arena, Py_ssize_t first):
-        self.window, self.F, self.arena, self.first, self.slope = window, F, arena, first, 1
-        self.weights = window.KH * window.KW * window.C * F
-        self.inputs = window.H * window.W * window.C
-        self.outputs = window.OH * window.OW * F
-        self.tile = window.OH
+    def __init__(
+        self, real[::1] parameters, real[::1] gradients, real[::1] state, real[::1] memory,
+        double[:, ::1] sums, Py_ssize_t images, int threads,
+    ):
+        self.parameters, self.gradients, self.state = parameters, gradients, state
+        self.memory, self.sums, self.images, self.threads = memory, sums, images, threads
+        self.template.parameters = &parameters[0] if parameters.shape[0] else NULL
+        self.template.gradients = &gradients[0] if gradients.shape[0] else NULL
+        self.template.state = &state[0] if state.shape[0] else NULL
+        self.template.batch = images
 
-    cdef Py_ssize_t columns(self) noexcept:
-        return self.tile * self.window.OW * self.window.KH * self.window.KW * self.window.C
+    def take(self, const real[:, ::1] x, const unsigned char[:, ::1] pixels):
+        """Take the images of a pass: numbers, or else pixels that are to be divided by 255."""
+        self.x, self.pixels = x, pixels
 
-    cdef void prepare(self) noexcept nogil:
-        cdef Py_ssize_t K = self.transposed.shape[1]
-        if fills_vectors(K):
-            transpose(&self.arena[self.first], &self.transposed[0, 0], K, self.F, K)
+    def take_labels(
+        self, const Py_ssize_t[::1] labels, double scale, double smoothing,
+        const double[::1] class_weight,
+    ):
+        """Take what the loss of a pass is computed from."""
+        self.labels, self.class_weight = labels, class_weight
+        self.template.labels = &labels[0]
+        self.template.loss_scale, self.template.label_smoothing = scale, smoothing
+        self.template.class_weight = NULL if class_weight is None else &class_weight[0]
 
-    cdef void forward(self, const real* x, real* y, real* cols, Py_ssize_t n) noexcept nogil:
-        cdef const real* weight = &self.arena[self.first]
-        conv_forward(x, weight, weight + self.weights, y, cols, &self.window, self.F, <real> self.slope,
-                     0, n * self.window.OH, self.tile)
-
-    cdef void backward(
-        self, const real* x, const real* y, real* dy, real* dx, real* cols,
-        real* gradients, Py_ssize_t n, bint accumulate,
-    ) noexcept nogil:
-        cdef real* dweight = gradients + self.gradient_at
-        if self.slope != 1:
-            pointwise.leaky_relu_backward(y, dy, dy, n * self.outputs, <real> self.slope)
-        if dx != NULL and not is_identity(&self.window):
-            zero(dx, n * self.inputs)
-        conv_backward(x, &self.arena[self.first], &self.transposed[0, 0], dy, dx, dweight,
-                      dweight + self.weights, cols, &self.window, self.F, 0, n * self.window.OH,
-                      self.tile, accumulate)
+    def count(self, unsigned long long seed, unsigned long long step):
+        """Take the key and the step of the random numbers of a pass."""
+        self.template.seed, self.template.step = seed, step
 
 
-cdef class Im2Col(Op):
-    """The columns of x as an output of their own."""
-
-    cdef Window window
-
-    def __init__(self, Window window):
-        self.window = window
-        self.inputs = window.H * window.W * window.C
-        self.outputs = window.OH * window.OW * window.KH * window.KW * window.C
-
-    cdef void forward(self, const real* x, real* y, real* cols, Py_ssize_t n) noexcept nogil:
-        im2col_rows(x, y, &self.window, 0, n * self.window.OH)
-
-    cdef void backward(
-        self, const real* x, const real* y, real* dy, real* dx, real* cols,
-        real* gradients, Py_ssize_t n, bint accumulate,
-    ) noexcept nogil:
-        if dx != NULL:
-            zero(dx, n * self.inputs)
-            col2im_rows(dy, dx, &self.window, 0, n * self.window.OH)
-
-
-cdef class LeakyReLU(Op):
-    """x where x > 0, slope * x elsewhere."""
-
-    cdef readonly double slope
-
-    def __init__(self, Py_ssize_t size, double slope):
-        self.inputs = self.outputs = size
-        self.slope = slope
-
-    cdef void forward(self, const real* x, real* y, real* cols, Py_ssize_t n) noexcept nogil:
-        pointwise.leaky_relu(x, y, n * self.inputs, <real> self.slope)
-
-    cdef void backward(
-        self, const real* x, const real* y, real* dy, real* dx, real* cols,
-        real* gradients, Py_ssize_t n, bint accumulate,
-    ) noexcept nogil:
-        if dx != NULL:
-            pointwise.leaky_relu_backward(y, dy, dx, n * self.inputs, <real> self.slope)
-
-
-cdef class Softmax(Op):
-    """exp(x) / sum exp(x) over each run of `classes` elements."""
-
-    cdef readonly Py_ssize_t classes
-
-    def __init__(self, Py_ssize_t size, Py_ssize_t classes):
-        self.inputs = self.outputs = size
-        self.classes = classes
-
-    cdef void forward(self, const real* x, real* y, real* cols, Py_ssize_t n) noexcept nogil:
-        pointwise.softmax(x, y, n * self.inputs // self.classes, self.classes)
-
-    cdef void backward(
-        self, const real* x, const real* y, real* dy, real* dx, real* cols,
-        real* gradients, Py_ssize_t n, bint accumulate,
-    ) noexcept nogil:
-        if dx != NULL:
-            pointwise.softmax_backward(y, dy, dx, n * self.inputs // self.classes, self.classes)
+cdef struct Task:
+    # What a stage's lanes share during a pass.
+    Pass template
+    const real* x
+    const unsigned char* pixels
+    const real* held
+    real* frames
+    real* scratch
+    real* accumulators
+    real* shared
+    double* sums
+    Py_ssize_t sums_pitch, block, accumulators_count, images
+    int phases
+    bint keep   # each block has a frame of its own, else each thread
 
 
 cdef class Stage:
-    """A run of operations that a block of images goes through without leaving the cache.
-
-    Memory comes from the caller: a frame of `frame_size` floats holds what the operations put out
-    for a block, one frame for each block whose backward pass is still to come; scratch memory of
-    `scratch_size` floats holds one thread's columns and gradients.
+    """A run of operations.
 
     Parameters
     ----------
-    ops : sequence of Op
-    first : int
-        Where the parameters of the first operation begin in the arena.
-    block : int
-        Largest number of images in a block.
+    nodes : sequence of (Op, seven places, three offsets, bool)
+        The fields of `Node`, a place being (where, at, size).
+    inputs : int
+        Floats of an image, of which the scratch memory holds a block where it is given as pixels.
+    frame, scratch, gradients : int
+        Floats of a frame, of a thread's scratch memory, of an accumulator.
+    columns : int
+        Where in the scratch memory that of the operations begins.
+    segments : sequence of (begin in an accumulator, begin in the arena, size)
+        Where the gradients go.
     """
 
-    cdef readonly tuple ops
-    cdef readonly Py_ssize_t inputs, outputs, frame_size, scratch_size, block
-    cdef Py_ssize_t count, gradient_size, columns_at
-    cdef void** op   # borrowed from `ops`: calling through them counts no references
+    cdef readonly tuple ops   # keeps them alive: calling through pointers counts no references
+    cdef readonly Py_ssize_t inputs, frame, scratch, gradients, columns
+    cdef readonly tuple segments
+    cdef bint converts
+    cdef Py_ssize_t count
+    cdef Node* node
 
-    def __cinit__(self, ops, Py_ssize_t first, Py_ssize_t block):
-        cdef Op op
-        cdef Py_ssize_t i, columns = 0
-        self.ops = tuple(ops)
-        self.count = len(self.ops)
-        self.op = <void**> malloc(self.count * sizeof(void*))
-        if self.op == NULL:
-            raise MemoryError(f"Stage: no memory for {self.count} pointers")
-        self.block = block
-        self.inputs = self.ops[0].inputs
-        self.outputs = self.ops[self.count - 1].outputs
-        self.scratch_size = whole_lines(self.inputs * block)   # pixels as floats
-        self.columns_at = self.scratch_size
-        for i, op in enumerate(self.ops):
-            self.op[i] = <void*> op
-            op.y_at = self.frame_size
-            columns = max(columns, op.columns())
-            self.frame_size += whole_lines(op.outputs * block)
-            self.gradient_size = max(self.gradient_size, whole_lines(op.outputs * block))
-            if isinstance(op, Conv):
-                (<Conv> op).gradient_at = (<Conv> op).first - first
-        self.scratch_size += whole_lines(columns) + 2 * self.gradient_size
+    def __cinit__(
+        self, nodes, Py_ssize_t inputs, Py_ssize_t frame, Py_ssize_t scratch, Py_ssize_t gradients,
+        Py_ssize_t columns, segments,
+    ):
+        cdef Node* node
+        self.ops = tuple(op for op, *_ in nodes)
+        self.inputs, self.frame, self.scratch = inputs, frame, scratch
+        self.gradients, self.columns, self.segments = gradients, columns, tuple(segments)
+        self.count = len(nodes)
+        self.node = <Node*> calloc(max(1, self.count), sizeof(Node))
+        if self.node == NULL:
+            raise MemoryError(f"Stage: no memory for {self.count} operations")
+        for i, (op, places, offsets, backward) in enumerate(nodes):
+            node = self.node + <Py_ssize_t> i
+            node.op = <void*> <Op?> op
+            x, x2, y, dy, dy2, dx, dx2 = places
+            node.x, node.x2, node.y = as_place(x), as_place(x2), as_place(y)
+            node.dy, node.dy2 = as_place(dy), as_place(dy2)
+            node.dx, node.dx2 = as_place(dx), as_place(dx2)
+            node.accumulator, node.shared, node.sums = offsets
+            node.backward = backward
+            self.converts |= node.x.where == INPUT or node.x2.where == INPUT
 
     def __dealloc__(self):
-        free(self.op)
+        free(self.node)
 
-    cdef void prepare(self, bint need_dx) noexcept nogil:
-        cdef Py_ssize_t i
-        for i in range(0 if need_dx else 1, self.count):
-            (<Op> self.op[i]).prepare()
+    def run(
+        self, Batch batch, int phases, Py_ssize_t block, Py_ssize_t accumulators, bint keep,
+        Py_ssize_t[::1] at,
+    ):
+        """Take all blocks of a batch forward (1), backward (2) or both ways (3).
 
-    cdef const real* source(
-        self, const real* x, const unsigned char* pixels, Py_ssize_t image, Py_ssize_t n,
-        real* scratch,
-    ) noexcept nogil:
-        """Return the block that begins with `image`, its pixels divided by 255."""
-        cdef Py_ssize_t i
-        if pixels == NULL:
-            return x + image * self.inputs
-        pixels += image * self.inputs
-        for i in range(n * self.inputs):
-            scratch[i] = <real> pixels[i] / <real> 255
-        return scratch
-
-    cdef void run_forward(
-        self, const real* x, real* y, real* frame, real* scratch, Py_ssize_t n,
-    ) noexcept nogil:
-        """The block's output goes to y, what is between to the frame."""
-        cdef Py_ssize_t i
-        cdef const real* source = x
-        cdef real* target
+        `at` says where in the batch's memory the frames, the scratch memory, the accumulators and
+        the operations' shared memory begin. Going backward, or both ways, the gradients of the
+        operations' parameters are written to the network's arena.
+        Writes: outputs, gradients, sums, frames.   Aliasing: as the program has it.
+        Parallel over: accumulators.                Retains: nothing.
+        """
+        cdef Task task
+        cdef Py_ssize_t i, lane, blocks = (batch.images + block - 1) // block
+        cdef Pass p
+        task.template, task.phases, task.block, task.keep = batch.template, phases, block, keep
+        task.x, task.pixels, task.images = NULL, NULL, batch.images
+        if batch.x is not None:
+            task.x = &batch.x[0, 0]
+        elif self.converts:
+            task.pixels = &batch.pixels[0, 0]
+        task.held = &batch.memory[0]
+        task.frames, task.scratch = &batch.memory[at[0]], &batch.memory[at[1]]
+        task.accumulators, task.shared = &batch.memory[at[2]], &batch.memory[at[3]]
+        task.sums = &batch.sums[0, 0]
+        task.sums_pitch, task.accumulators_count = batch.sums.shape[1], accumulators
         for i in range(self.count):
-            target = y if i == self.count - 1 else frame + (<Op> self.op[i]).y_at
-            (<Op> self.op[i]).forward(source, target, scratch + self.columns_at, n)
-            source = target
+            p = task.template
+            self.place(&task, &self.node[i], &p, task.frames, task.scratch)
+            (<Op> self.node[i].op).prepare(&p, phases)
+        for lane in prange(accumulators, nogil=True, schedule="dynamic",
+                           num_threads=min(batch.threads, <int> accumulators)):
+            self.run_lane(&task, lane, threadid())
+        for i in range(self.count):
+            p = task.template
+            self.place(&task, &self.node[i], &p, task.frames, task.scratch)
+            if phases & FORWARD and (<Op> self.node[i].op).sums:
+                (<Op> self.node[i].op).finish(
+                    &p, task.sums + self.node[i].sums, task.sums_pitch, accumulators)
+        if phases & BACKWARD:
+            for begin, to, size in self.segments:
+                self.add_gradients(&task, begin, batch.gradients, to, size, batch.threads)
 
-    cdef void run_backward(
-        self, const real* x, const real* y, real* dy, real* dx, real* frame, real* scratch,
-        real* gradients, Py_ssize_t n, bint accumulate,
-    ) noexcept nogil:
-        """Take dy of the block back to dx; gradients on the way take turns in two places."""
-        cdef Py_ssize_t i = self.count - 1
-        cdef real* spare = scratch + self.scratch_size - 2 * self.gradient_size
-        cdef const real* source
-        cdef real* target
-        while i >= 0:
-            source = x if i == 0 else frame + (<Op> self.op[i - 1]).y_at
-            target = dx if i == 0 else spare + (i % 2) * self.gradient_size
-            (<Op> self.op[i]).backward(
-                source, y, dy, target, scratch + self.columns_at, gradients, n, accumulate)
-            y, dy = source, target
-            i -= 1
-
-    cdef void backward_lane(
-        self, const real* x, const unsigned char* pixels, const real* y, real* dy, real* dx,
-        real* frames, real* scratch, real* gradients, Py_ssize_t images, Py_ssize_t block,
-        Py_ssize_t lane, Py_ssize_t lanes,
-    ) noexcept nogil:
-        cdef Py_ssize_t b = lane, first, n
-        while b * block < images:
-            first = b * block
-            n = min(block, images - first)
-            self.run_backward(
-                self.source(x, pixels, first, n, scratch), y + first * self.outputs,
-                dy + first * self.outputs, NULL if dx == NULL else dx + first * self.inputs,
-                frames + b * self.frame_size, scratch, gradients, n, b != lane)
-            b += lanes
-
-    cdef double step_lane(
-        self, const real* x, const unsigned char* pixels, const Py_ssize_t* labels, real* dx,
-        real* frame, real* scratch, real* gradients, Py_ssize_t images, Py_ssize_t block,
-        Py_ssize_t lane, Py_ssize_t lanes,
-    ) noexcept nogil:
-        cdef Py_ssize_t b = lane, first, n
-        cdef double loss = 0
-        cdef const real* source
-        cdef real* y = frame + (<Op> self.op[self.count - 1]).y_at
-        cdef real* dy = (scratch + self.scratch_size - 2 * self.gradient_size
-                          + (self.count % 2) * self.gradient_size)
-        while b * block < images:
-            first = b * block
-            n = min(block, images - first)
-            source = self.source(x, pixels, first, n, scratch)
-            self.run_forward(source, y, frame, scratch, n)
-            loss += pointwise.cross_entropy(
-                y, labels + first, dy, n, self.outputs, 1.0 / images)
-            self.run_backward(source, y, dy, NULL if dx == NULL else dx + first * self.inputs,
-                              frame, scratch, gradients, n, b != lane)
-            b += lanes
-        return loss
-
-    def forward(
-        self,
-        const real[:, ::1] x,               # IN, or None
-        const unsigned char[:, ::1] pixels,  # IN, or None
-        real[:, ::1] y,                     # OUT
-        real[:, ::1] frames,                # OUT: one for each block if `keep`, else TMP
-        real[:, ::1] scratch,               # TMP: one for each thread
-        Py_ssize_t block,
-        bint keep,
-        int threads,
+    cdef void add_gradients(
+        self, const Task* task, Py_ssize_t begin, real[::1] gradients, Py_ssize_t to,
+        Py_ssize_t size, int threads,
     ):
-        """y = the run's output for every image.
+        cdef Py_ssize_t chunk, first
+        for chunk in prange((size + CHUNK - 1) // CHUNK, nogil=True, schedule="static",
+                            num_threads=threads if size > 4 * CHUNK else 1):
+            first = chunk * CHUNK
+            pointwise.add_up(
+                task.accumulators + begin + first, &gradients[to + first],
+                min(<Py_ssize_t> CHUNK, size - first), task.accumulators_count, self.gradients)
 
-        Writes: every element of y, and the frames.   Aliasing: outputs must not overlap inputs.
-        Parallel over: blocks of images.              Retains: nothing.
-        """
-        cdef Py_ssize_t b, first, images = y.shape[0]
-        cdef const real* x_or_null = NULL
-        cdef const unsigned char* pixels_or_null = NULL
-        if pixels is None:
-            x_or_null = &x[0, 0]
-        else:
-            pixels_or_null = &pixels[0, 0]
-        for b in prange((images + block - 1) // block, nogil=True, schedule="dynamic",
-                        num_threads=threads):
-            first = b * block
-            self.run_forward(
-                self.source(x_or_null, pixels_or_null, first, min(block, images - first),
-                            &scratch[threadid(), 0]),
-                &y[first, 0], &frames[b if keep else threadid(), 0], &scratch[threadid(), 0],
-                min(block, images - first))
+    cdef inline real* locate(
+        self, const Task* task, const Place* place, Py_ssize_t first, real* frame, real* scratch,
+    ) noexcept nogil:
+        """Return where the share of a block is that begins with the image `first`."""
+        if place.where == HELD:
+            return <real*> task.held + place.at * task.images + first * place.size
+        if place.where == FRAME:
+            return frame + place.at
+        if place.where == SCRATCH:
+            return scratch + place.at
+        if place.where == INPUT:
+            return <real*> task.x + first * place.size if task.pixels == NULL else scratch
+        return NULL
 
-    def backward(
-        self,
-        const real[:, ::1] x,               # IN, or None
-        const unsigned char[:, ::1] pixels,  # IN, or None
-        const real[:, ::1] y,               # IN: what `forward` wrote
-        real[:, ::1] dy,                    # IN, overwritten
-        real[:, ::1] dx,                    # OUT, or None
-        real[:, ::1] frames,                # IN: what `forward` kept
-        real[:, ::1] scratch,               # TMP: one for each thread
-        real[:, ::1] lanes,                 # OUT: the gradients of each lane
-        Py_ssize_t block,
-        int threads,
-    ):
-        """dx, and the parameters' gradients as one partial sum for each lane.
+    cdef inline void place(
+        self, const Task* task, const Node* node, Pass* p, real* frame, real* scratch,
+    ) noexcept nogil:
+        """Fill in where the arrays of an operation are for the block that `p` speaks of."""
+        p.x = self.locate(task, &node.x, p.first, frame, scratch)
+        p.x2 = self.locate(task, &node.x2, p.first, frame, scratch)
+        p.y = self.locate(task, &node.y, p.first, frame, scratch)
+        p.dy = self.locate(task, &node.dy, p.first, frame, scratch)
+        p.dy2 = self.locate(task, &node.dy2, p.first, frame, scratch)
+        p.dx = self.locate(task, &node.dx, p.first, frame, scratch)
+        p.dx2 = self.locate(task, &node.dx2, p.first, frame, scratch)
+        p.scratch = scratch + self.columns
+        p.shared = task.shared + node.shared
 
-        Writes: every element of dx and lanes.   Aliasing: outputs must not overlap inputs.
-        Parallel over: lanes.                    Retains: nothing.
-        """
-        cdef Py_ssize_t lane
-        cdef const real* x_or_null = NULL
-        cdef const unsigned char* pixels_or_null = NULL
-        if pixels is None:
-            x_or_null = &x[0, 0]
-        else:
-            pixels_or_null = &pixels[0, 0]
-        cdef real* dx_or_null = NULL if dx is None else &dx[0, 0]
-        self.prepare(dx is not None)
-        for lane in prange(lanes.shape[0], nogil=True, schedule="dynamic", num_threads=threads):
-            self.backward_lane(
-                x_or_null, pixels_or_null, &y[0, 0], &dy[0, 0], dx_or_null, &frames[0, 0],
-                &scratch[threadid(), 0], &lanes[lane, 0], y.shape[0], block, lane, lanes.shape[0])
-
-    def step(
-        self,
-        const real[:, ::1] x,               # IN, or None
-        const unsigned char[:, ::1] pixels,  # IN, or None
-        const Py_ssize_t[::1] labels,        # IN
-        real[:, ::1] dx,                    # OUT, or None
-        real[:, ::1] frames,                # TMP: one for each thread
-        real[:, ::1] scratch,               # TMP: one for each thread
-        real[:, ::1] lanes,                 # OUT: the gradients of each lane
-        double[::1] losses,                  # OUT: the sum of the losses of each lane
-        Py_ssize_t block,
-        int threads,
-    ):
-        """Forward, softmax with cross-entropy, and backward; gradients are those of the mean loss.
-
-        Writes: every element of dx, lanes and losses.   Aliasing: none allowed.
-        Parallel over: lanes.                            Retains: nothing.
-        """
-        cdef Py_ssize_t lane
-        cdef const real* x_or_null = NULL
-        cdef const unsigned char* pixels_or_null = NULL
-        if pixels is None:
-            x_or_null = &x[0, 0]
-        else:
-            pixels_or_null = &pixels[0, 0]
-        cdef real* dx_or_null = NULL if dx is None else &dx[0, 0]
-        self.prepare(dx is not None)
-        for lane in prange(lanes.shape[0], nogil=True, schedule="dynamic", num_threads=threads):
-            losses[lane] = self.step_lane(
-                x_or_null, pixels_or_null, &labels[0], dx_or_null, &frames[threadid(), 0],
-                &scratch[threadid(), 0], &lanes[lane, 0], labels.shape[0], block, lane,
-                lanes.shape[0])
+    cdef void run_lane(self, const Task* task, Py_ssize_t lane, int thread) noexcept nogil:
+        """The blocks lane, lane + accumulators, ... in this order."""
+        cdef Py_ssize_t b = lane, i
+        cdef Pass p = task.template
+        cdef const Node* node
+        cdef real* frame
+        cdef real* scratch = task.scratch + thread * self.scratch
+        cdef real* accumulator = task.accumulators + lane * self.gradients
+        cdef double* sums = task.sums + lane * task.sums_pitch
+        while b * task.block < task.images:
+            p.first = b * task.block
+            p.images = min(task.block, task.images - p.first)
+            p.accumulate = b != lane
+            if task.template.labels != NULL:
+                p.labels = task.template.labels + p.first
+            frame = task.frames + (b if task.keep else thread) * self.frame
+            if task.pixels != NULL:
+                pointwise.from_pixels(
+                    task.pixels + p.first * self.inputs, scratch, p.images * self.inputs)
+            if task.phases & FORWARD:
+                for i in range(self.count):
+                    node = &self.node[i]
+                    self.place(task, node, &p, frame, scratch)
+                    p.sums = sums + node.sums
+                    (<Op> node.op).forward(&p)
+            if task.phases & BACKWARD:
+                i = self.count - 1
+                while i >= 0:
+                    node = &self.node[i]
+                    if node.backward:
+                        self.place(task, node, &p, frame, scratch)
+                        p.accumulator = accumulator + node.accumulator
+                        p.sums = sums + node.sums
+                        (<Op> node.op).backward(&p)
+                    i -= 1
+            b += task.accumulators_count

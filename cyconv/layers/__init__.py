@@ -1,10 +1,27 @@
 """The layers of a network."""
 
-from cyconv.layers.activations import LeakyReLU, Softmax
+from cyconv.layers.activations import LeakyReLU, ReLU, Softmax, Tanh
 from cyconv.layers.base import Layer
 from cyconv.layers.conv import Conv1D, Conv2D
+from cyconv.layers.dropout import Dropout
 from cyconv.layers.flatten import Flatten
 from cyconv.layers.im2col import Im2Col
 from cyconv.layers.linear import Linear
+from cyconv.layers.norm import BatchNorm
+from cyconv.layers.residual import Residual
 
-__all__ = ["Conv1D", "Conv2D", "Flatten", "Im2Col", "Layer", "LeakyReLU", "Linear", "Softmax"]
+__all__ = [
+    "BatchNorm",
+    "Conv1D",
+    "Conv2D",
+    "Dropout",
+    "Flatten",
+    "Im2Col",
+    "Layer",
+    "LeakyReLU",
+    "Linear",
+    "ReLU",
+    "Residual",
+    "Softmax",
+    "Tanh",
+]

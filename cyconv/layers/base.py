@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from cyconv import checks
 from cyconv.initializers import Initializer
+from cyconv.passes import Passes
+from cyconv.program import Arenas, Program
+
+
+class Declared(NamedTuple):
+    """A parameter of a layer, or a part of its state."""
+
+    shape: tuple[int, ...]
+    initializer: Initializer
+    trained: bool
 
 
 class Layer:
     """One step of a network.
 
-    A new layer needs `forward` and `backward` on whole arrays and nothing else: with plain NumPy
-    in them it works in any network, which then runs layer by layer over the batch. One that also
-    describes its work by `operations` takes part in the fast training step.
+    A new layer needs `forward` and `backward` on whole arrays and nothing else: with plain NumPy in
+    them it works in any network, and what is around it stays fast. A layer that describes its work
+    by `operations` instead takes part in the fast step, and needs neither.
 
     ::
 
@@ -32,22 +42,31 @@ class Layer:
 
     Attributes
     ----------
-    index : int or None
-        Position in the network.
+    name : str or None
+        Place in the network: "3", or "3.body.0" inside a Residual.
+    number : int
+        Place among all layers of the network, those inside others counted too.
     input_shape, output_shape : tuple of int
         Shapes of one sample, without the batch; empty before the layer is built.
-    parameters, gradients : dict of str to ndarray
+    parameters, gradients, state : dict of str to ndarray
         Views of the network's arenas. `backward` overwrites the gradients.
+    first, first_state : int
+        Where the layer's own begin in the arenas.
     """
 
-    index: int | None = None
+    name: str | None = None
+    number: int = 0
     input_shape: tuple[int, ...] = ()
     output_shape: tuple[int, ...] = ()
     parameters: dict[str, np.ndarray] = {}  # noqa: RUF012 - replaced, never changed in place
     gradients: dict[str, np.ndarray] = {}  # noqa: RUF012
+    state: dict[str, np.ndarray] = {}  # noqa: RUF012
     config: dict[str, object] = {}  # noqa: RUF012
-    _declared: dict[str, tuple[tuple[int, ...], Initializer]] | None = None
+    first: int = 0
+    first_state: int = 0
+    _declared: dict[str, Declared] | None = None
     _saved: tuple[np.ndarray, ...] | None = None
+    _passes: Passes | None = None
 
     def build(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Declare the parameters for samples of `input_shape` and return the output's shape.
@@ -56,57 +75,122 @@ class Layer:
         """
         return input_shape
 
-    def forward(self, x: np.ndarray) -> np.ndarray:
+    def forward(self, x: np.ndarray, training: bool = False) -> np.ndarray:
         """Return the layer's output for a batch `x` of shape (N, *input_shape)."""
-        raise TypeError(f"{self.who}: a layer must define forward(self, x)")
+        if not self._has_operations():
+            raise TypeError(f"{self.who}: a layer must define forward(self, x)")
+        x = self.enter(x)
+        assert self._passes is not None
+        return self._passes.forward(x, training)
 
     def backward(self, dy: np.ndarray) -> np.ndarray:
         """Write the gradients of the parameters and return that of the input."""
-        raise TypeError(f"{self.who}: a layer must define backward(self, dy)")
+        if not self._has_operations():
+            raise TypeError(f"{self.who}: a layer must define backward(self, dy)")
+        if self._passes is None:
+            raise self.out_of_order()
+        return self._passes.backward(dy)
 
-    def operations(self, arena: np.ndarray, first: int) -> Sequence[Any] | None:
-        """Return the compiled operations that do the layer's work, or None if it has none.
+    def operations(self, program: Program, x: int) -> int:
+        """Add the layer's work to a program, and return the buffer of its output.
 
         Parameters
         ----------
-        arena : ndarray of float32
-            The network's parameters.
-        first : int
-            Where the layer's own begin, in the order of their declaration.
+        program : Program
+            It has the kernels, and adds operations.
+        x : int
+            The buffer that the layer reads.
         """
-        return None
+        raise NotImplementedError
 
-    def declare(self, name: str, shape: Sequence[int], initializer: Initializer) -> None:
-        """Declare a parameter; to be called in `build`."""
+    def _has_operations(self) -> bool:
+        return type(self).operations is not Layer.operations
+
+    @property
+    def is_described(self) -> bool:
+        """Whether `operations` does what `forward` and `backward` do.
+
+        It does not if a class, or the layer itself, changes these two and inherits `operations`.
+        """
+        classes = type(self).__mro__
+
+        def depth(name):
+            if name in vars(self):
+                return -1
+            return next(i for i, each in enumerate(classes) if name in vars(each))
+
+        return self._has_operations() and depth("operations") <= min(
+            depth("forward"), depth("backward")
+        )
+
+    @property
+    def children(self) -> dict[str, Layer]:
+        """The layers inside this one by name, in the order of their parameters."""
+        return {}
+
+    def walk(self) -> Iterator[Layer]:
+        """Yield the layer and all layers inside it."""
+        yield self
+        for child in self.children.values():
+            yield from child.walk()
+
+    def declare(
+        self, name: str, shape: Sequence[int], initializer: Initializer, trained: bool = True
+    ) -> None:
+        """Declare a parameter, or state that is not trained; to be called in `build`."""
         if self._declared is None:
             raise RuntimeError(f"{self.who}: parameters are declared in build(self, input_shape)")
-        self._declared[name] = (tuple(shape), initializer)
+        self._declared[name] = Declared(tuple(shape), initializer, trained)
 
     @property
     def who(self) -> str:
         """The name that an error begins with, such as ``Conv2D '2'``."""
         name = type(self).__name__
-        return name if self.index is None else f"{name} '{self.index}'"
+        return name if self.name is None else f"{name} '{self.name}'"
 
     @property
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes of the parameters by name, in the order of their declaration."""
-        return {name: shape for name, (shape, _) in (self._declared or {}).items()}
+        return self._shapes(trained=True)
+
+    @property
+    def state_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of what the layer keeps and does not train."""
+        return self._shapes(trained=False)
+
+    def _shapes(self, trained):
+        own = {
+            name: each.shape
+            for name, each in (self._declared or {}).items()
+            if each.trained == trained
+        }
+        for prefix, child in self.children.items():
+            own |= {f"{prefix}.{name}": shape for name, shape in child._shapes(trained).items()}
+        return own
 
     @property
     def size(self) -> int:
         """Number of parameters."""
         return sum(map(math.prod, self.parameter_shapes.values()))
 
-    def setup(self, input_shape: Sequence[int], index: int | None = None) -> None:
+    @property
+    def state_size(self) -> int:
+        """Number of elements of the state."""
+        return sum(map(math.prod, self.state_shapes.values()))
+
+    def setup(
+        self, input_shape: Sequence[int], name: str | int | None = None, number: int = 0
+    ) -> None:
         """Build the layer for samples of `input_shape`; it can be done once."""
         if self._declared is not None:
             raise ValueError(f"{self.who}: this layer is part of a network already; make a new one")
-        self.index, self._declared = index, {}
+        self.name, self.number = None if name is None else str(name), number
+        self._declared = {}
         self.input_shape = tuple(input_shape)
         try:
             self.output_shape = tuple(self.build(self.input_shape))
-            for what, shape in {"output": self.output_shape, **self.parameter_shapes}.items():
+            shapes = {"output": self.output_shape, **self.parameter_shapes, **self.state_shapes}
+            for what, shape in shapes.items():
                 checks.representable(shape, self.who, what)
         except BaseException:
             self.reset()
@@ -114,23 +198,56 @@ class Layer:
 
     def reset(self) -> None:
         """Undo `setup` and all that came after it: the layer belongs to no network again."""
-        self.index = self._declared = self._saved = None
-        self.parameters, self.gradients = {}, {}
+        for child in self.children.values():
+            child.reset()
+        self.name = self._declared = self._saved = self._passes = None
+        self.number = self.first = self.first_state = 0
+        self.parameters, self.gradients, self.state = {}, {}, {}
         self.input_shape = self.output_shape = ()
 
-    def bind(self, parameters: np.ndarray, gradients: np.ndarray) -> None:
-        """Take views of two flat arrays of `size` elements as parameters and gradients."""
-        self.parameters, self.gradients, first = {}, {}, 0
-        for name, shape in self.parameter_shapes.items():
-            last = first + math.prod(shape)
-            self.parameters[name] = parameters[first:last].reshape(shape)
-            self.gradients[name] = gradients[first:last].reshape(shape)
-            first = last
+    def bind(
+        self,
+        parameters: np.ndarray,
+        gradients: np.ndarray,
+        state: np.ndarray | None = None,
+        first: int = 0,
+        first_state: int = 0,
+    ) -> None:
+        """Take views of flat arrays as parameters, gradients and state.
 
-    def initialize(self, rng: np.random.Generator) -> None:
-        """Draw the parameters' initial values, in the order of their declaration."""
-        for name, (shape, initializer) in (self._declared or {}).items():
-            self.parameters[name][...] = initializer(shape, rng)
+        The layer's own begin at `first` and, of the state, at `first_state`.
+        """
+        state = np.empty(0, parameters.dtype) if state is None else state
+        self.first, self.first_state = first, first_state
+        self.parameters = _views(parameters, first, self.parameter_shapes)
+        self.gradients = _views(gradients, first, self.parameter_shapes)
+        self.state = _views(state, first_state, self.state_shapes)
+        first += sum(math.prod(each.shape) for each in self._own(trained=True))
+        first_state += sum(math.prod(each.shape) for each in self._own(trained=False))
+        for child in self.children.values():
+            child.bind(parameters, gradients, state, first, first_state)
+            first += child.size
+            first_state += child.state_size
+        self._passes = Passes([_Own(self)], self.input_shape, Arenas(parameters, gradients, state))
+
+    def _own(self, trained):
+        return [each for each in (self._declared or {}).values() if each.trained == trained]
+
+    def places(self) -> Iterator[tuple[str, int, int]]:
+        """Yield each parameter's name, and where it begins and ends in the arena."""
+        first = self.first
+        for name, shape in self.parameter_shapes.items():
+            yield name, first, first + math.prod(shape)
+            first += math.prod(shape)
+
+    def initialize(self, *key: int) -> None:
+        """Draw the initial values, in the order of their declaration, from the stream of a key."""
+        rng = np.random.default_rng(key)
+        for name, (shape, initializer, trained) in (self._declared or {}).items():
+            kept = self.parameters if trained else self.state
+            kept[name][...] = initializer(shape, rng)
+        for index, child in enumerate(self.children.values()):
+            child.initialize(index, *key)
 
     def enter(self, x: ArrayLike) -> np.ndarray:
         """Return `x` checked, as `forward` needs it; a layer outside a network is built by it."""
@@ -145,8 +262,8 @@ class Layer:
             self.setup(x.shape[1:])
             arena = checks.allocate((2, self.size), x.dtype, self.who, "parameters and gradients")
             arena[...] = 0
-            self.bind(*arena)
-            self.initialize(np.random.default_rng(0))
+            self.bind(*arena, np.zeros(self.state_size, x.dtype))
+            self.initialize(0)
         x = checks.array(x, self.who, "x", ("N", *self.input_shape))
         return x.astype(np.result_type(x, *self.parameters.values()), copy=False)
 
@@ -154,17 +271,20 @@ class Layer:
         """Keep what `backward` will need."""
         self._saved = values
 
-    def saved(self, dy: ArrayLike, dtype_of: int = 0) -> tuple[np.ndarray, ...]:
+    def saved(self, dy: ArrayLike) -> tuple[np.ndarray, ...]:
         """Return dy checked against the output's shape, and what `save` kept, once."""
         if self._saved is None:
-            raise RuntimeError(f"{self.who}: backward needs a forward before it, and only one each")
+            raise self.out_of_order()
         values = self._saved
-        like = values[dtype_of]
-        dy = checks.array(dy, self.who, "dy", (len(like), *self.output_shape))
-        if dy.dtype != like.dtype:
-            raise TypeError(f"{self.who}: dy must be {like.dtype} as x is, got {dy.dtype}")
+        dy = checks.array(dy, self.who, "dy", (len(values[0]), *self.output_shape))
+        if dy.dtype != values[0].dtype:
+            raise TypeError(f"{self.who}: dy must be {values[0].dtype} as x is, got {dy.dtype}")
         self._saved = None
         return dy, *values
+
+    def out_of_order(self) -> RuntimeError:
+        """Return the error of a `backward` that no `forward` came before."""
+        return RuntimeError(f"{self.who}: backward needs a forward before it, and only one each")
 
     def parameter(self, name: str, dtype: DTypeLike) -> np.ndarray:
         """Return a parameter in the element type of the computation."""
@@ -176,3 +296,24 @@ class Layer:
             for position, (name, value) in enumerate(self.config.items())
         )
         return f"{type(self).__name__}({', '.join(arguments)})"
+
+
+class _Own:
+    """A layer as its inherited forward and backward run it: by its operations in any case."""
+
+    is_described = True
+
+    def __init__(self, layer: Layer) -> None:
+        self._layer = layer
+
+    def __getattr__(self, name):
+        return getattr(self._layer, name)
+
+
+def _views(arena, first, shapes) -> dict[str, np.ndarray]:
+    views = {}
+    for name, shape in shapes.items():
+        last = first + math.prod(shape)
+        views[name] = arena[first:last].reshape(shape)
+        first = last
+    return views

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import sys
 
-import numpy as np
-
-from cyconv import functional
-from cyconv._core import of
 from cyconv.checks import blas_extent, representable, shape_text
 from cyconv.geometry import (
     AxisPadding,
@@ -20,8 +16,10 @@ from cyconv.geometry import (
     resolve,
     shortest,
 )
+from cyconv.functional import tile_rows
 from cyconv.initializers import xavier_uniform, zeros
 from cyconv.layers.base import Layer
+from cyconv.program import Program
 
 
 class Conv2D(Layer):
@@ -52,6 +50,7 @@ class Conv2D(Layer):
         self.kernel_size = pair(kernel_size, who, "kernel_size")
         self.stride = pair(stride, who, "stride")
         self.padding = padding_pairs(padding, who)
+        self.bias = True
         self.config = {
             "out_channels": self.out_channels,
             "kernel_size": shortest(self.kernel_size),
@@ -77,33 +76,14 @@ class Conv2D(Layer):
         self.declare("weight", shape, xavier_uniform)
         self.declare("bias", (self.out_channels,), zeros)
 
-    def forward(self, x: np.ndarray) -> np.ndarray:
-        x = self.enter(x)
-        self.save(x)
-        y = functional.conv2d(
-            x.reshape(len(x), *self.geometry[:3]),
-            self.parameter("weight", x.dtype),
-            self.parameter("bias", x.dtype),
-            self.stride,
-            self.padding,
-        )
-        return y.reshape(len(x), *self.output_shape)
-
-    def backward(self, dy: np.ndarray) -> np.ndarray:
-        dy, x = self.saved(dy)
+    def operations(self, program: Program, x: int) -> int:
         geometry = self.geometry
-        dx, dweight, dbias = functional.conv2d_backward(
-            dy.reshape(len(x), geometry.OH, geometry.OW, self.out_channels),
-            x.reshape(len(x), *geometry[:3]),
-            self.parameter("weight", x.dtype),
-            self.stride,
-            self.padding,
+        tile = tile_rows(geometry, sys.maxsize, program.dtype.itemsize)
+        op = program.kernels.convolution.Conv(
+            geometry._asdict(), self.out_channels, tile, self.bias
         )
-        self.gradients["weight"][...], self.gradients["bias"][...] = dweight, dbias
-        return dx.reshape(x.shape)
-
-    def operations(self, arena: np.ndarray, first: int) -> tuple[Any, ...]:
-        return (of(arena.dtype).stage.Conv(self.geometry._asdict(), self.out_channels, arena, first),)
+        op.first = self.first
+        return program.add(op, x)
 
 
 class Conv1D(Conv2D):

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-
-from cyconv import functional
-from cyconv._core import of
 from cyconv.checks import shape_text
 from cyconv.geometry import Padding, Pair, padding_pairs, pair, resolve, shortest
 from cyconv.layers.base import Layer
+from cyconv.program import Program
 
 
 class Im2Col(Layer):
@@ -43,17 +38,5 @@ class Im2Col(Layer):
         self.geometry = resolve(input_shape, self.kernel_size, self.stride, self.padding, self.who)
         return self.geometry.OH, self.geometry.OW, self.geometry.taps
 
-    def forward(self, x: np.ndarray) -> np.ndarray:
-        x = self.enter(x)
-        self.save(x)
-        cols = functional.im2col(x, self.kernel_size, self.stride, self.padding)
-        return cols.reshape(len(x), *self.output_shape)
-
-    def backward(self, dy: np.ndarray) -> np.ndarray:
-        dy, x = self.saved(dy)
-        return functional.col2im(
-            dy.reshape(-1, self.geometry.taps), x.shape, self.kernel_size, self.stride, self.padding
-        )
-
-    def operations(self, arena: np.ndarray, first: int) -> tuple[Any, ...]:
-        return (of(arena.dtype).stage.Im2Col(self.geometry._asdict()),)
+    def operations(self, program: Program, x: int) -> int:
+        return program.add(program.kernels.im2col.Im2Col(self.geometry._asdict()), x)

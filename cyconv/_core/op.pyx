@@ -1,0 +1,63 @@
+"""What an operation of a program is, and what it is given of a pass."""
+
+
+from cyconv._core.real cimport real
+
+
+cdef class Op:
+    """One operation on blocks of images, in both directions. It retains nothing of a pass.
+
+    A subclass in `_core/ops/` sets the attributes and overrides what it needs. Any number of
+    threads may be in the same operation at once, each with a `Pass` of its own.
+
+    Attributes
+    ----------
+    inputs, outputs : int
+        Floats per image that it reads from each input, and writes.
+    first, size : int
+        Where its parameters begin in the network's arena, and how many there are.
+    state : int
+        Where its state that is not trained begins.
+    shared, sums : int
+        Memory that is common to the blocks of a pass, and sums that each accumulator has.
+    in_place : bool
+        The gradient of its first input takes the place of that of its output.
+    aliases : bool
+        Its outputs are its first input: it only works backward, or on `sums`.
+    seam : bool
+        Its result needs the whole batch, so the operations that read it come in a later stage.
+    joins : bool
+        It can apply the LeakyReLU behind it, whose `slope` it is told; 1 is the identity.
+    channels : int
+        If it is not 0: it is scale * x + shift with a scale and a shift for each channel, by which
+        a convolution before it can multiply its weights.
+    """
+
+    def __cinit__(self):
+        self.slope = 1
+
+    cpdef Py_ssize_t scratch(self, Py_ssize_t block):
+        """Return how many floats of scratch memory a block of images takes."""
+        return 0
+
+    cdef void prepare(self, const Pass* p, int phases) noexcept nogil:
+        """Compute what all blocks share, before the first of them."""
+        pass
+
+    cdef void forward(self, const Pass* p) noexcept nogil:
+        """Write y of a block, and its share of the sums."""
+        pass
+
+    cdef void backward(self, const Pass* p) noexcept nogil:
+        """Write dx, unless it is NULL, and the parameters' gradients of a block."""
+        pass
+
+    cdef void affine(self, const Pass* p, real* scale, real* shift) noexcept nogil:
+        """Write scale and shift of each channel."""
+        pass
+
+    cdef void finish(
+        self, const Pass* p, double* sums, Py_ssize_t pitch, Py_ssize_t accumulators,
+    ) noexcept nogil:
+        """Put the accumulators' sums together after the forward pass; they lie `pitch` apart."""
+        pass

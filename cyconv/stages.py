@@ -1,0 +1,265 @@
+"""The stages of a program, behind one protocol.
+
+A stage goes `forward` and `backward` over a whole batch, on a `Memory` that holds all that a pass
+needs; the last stage of a program with a loss goes `both` ways at once. `cut` says into what a
+batch is cut, if it is.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from typing import Any, Protocol
+
+import numpy as np
+
+from cyconv import checks, tuning
+from cyconv.memory import NOWHERE, Memory, whole_lines
+
+
+class Stage(Protocol):
+    """What a program asks of its stages."""
+
+    def cut(self, images: int, threads: int) -> dict[str, Any]:
+        """Return into what a batch is cut, and how many floats that takes."""
+
+    def forward(self, memory: Memory) -> None:
+        """Write the buffers that the stage's operations write."""
+
+    def backward(self, memory: Memory) -> None:
+        """Write the gradients of its parameters, and of the buffers that it reads."""
+
+
+class Blocks:
+    """A run of operations that blocks of images go through.
+
+    Parameters
+    ----------
+    program : Program
+    number : int
+        Of the stage.
+    run : list of Step
+    """
+
+    def __init__(self, program: Any, number: int, run: list[Any]) -> None:
+        places = program.places
+        self._goes_back = program.goes_back
+        # A block goes both ways at once: its frame serves the next block.
+        self._goes_both_ways = program.has_loss and run[-1] is program.steps[-1]
+        self.block = places.blocks[number]
+        self._frame, gradients = places.frames[number], 0
+        begin = whole_lines(program.sizes[0] * self.block)  # pixels as floats
+        columns = begin + places.scratch[number]
+        scratch = columns + whole_lines(max(step.op.scratch(self.block) for step in run))
+        nodes, segments = [], []
+        for step in run:
+            op, (x, *more) = step.op, step.reads
+            where = [
+                places.value(x),
+                places.value(more[0]) if more else NOWHERE,
+                places.value(step.writes[0]),
+                *self._gradients_of(places, step.writes, begin),
+                *self._gradients_of(places, step.reads, begin),
+            ]
+            offsets = gradients, program.shared_at[step], program.sums_at[step]
+            self._loss_at = program.sums_at[step]
+            nodes.append((op, where, offsets, places.needed(step.writes[0])))
+            if op.size and program.goes_back:
+                segments.append((gradients, op.first, op.size))
+                gradients += op.size
+        gradients = whole_lines(gradients)
+        self.stage = program.kernels.stage.Stage(
+            nodes, program.sizes[0], self._frame, scratch, gradients, columns, _merged(segments)
+        )
+        self.ops = self.stage.ops
+
+    @staticmethod
+    def _gradients_of(places, buffers, begin):
+        """Return where the gradients of one or two buffers are; scratch memory begins later."""
+        found = []
+        for buffer in (*buffers, None)[:2]:
+            needed = buffer is not None and places.needed(buffer)
+            where, at, size = places.gradient(buffer) if needed else NOWHERE
+            shift = begin if where == places.where["scratch"] else 0
+            found.append((where, at + shift, size))
+        return found
+
+    def cut(self, images: int, threads: int) -> dict[str, Any]:
+        """Return into what a batch is cut, and how many floats that takes."""
+        block = min(self.block, max(1, -(-images // tuning.MIN_BLOCKS)))
+        blocks = -(-images // block)
+        accumulators = min(blocks, tuning.ACCUMULATORS) if self._goes_back else blocks
+        threads = min(threads, accumulators)
+        keep = self._goes_back and not self._goes_both_ways
+        return {
+            "block": block,
+            "accumulators": accumulators,
+            "keep": keep,
+            "frames": self._frame * (blocks if keep else threads),
+            "scratch": self.stage.scratch * threads,
+            "gradients": self.stage.gradients * accumulators if self._goes_back else 0,
+        }
+
+    def _run(self, memory: Memory, phases: int) -> None:
+        cut = memory.cuts[self]
+        self.stage.run(
+            memory.batch, phases, cut["block"], cut["accumulators"], cut["keep"], cut["at"]
+        )
+
+    def forward(self, memory: Memory) -> None:
+        self._run(memory, 1)
+
+    def backward(self, memory: Memory) -> None:
+        self._run(memory, 2)
+
+    def both(self, memory: Memory) -> np.ndarray:
+        """Go forward, through the loss and back, and return the sums of the losses."""
+        self._run(memory, 3)
+        return memory.sums[: memory.cuts[self]["accumulators"], self._loss_at]
+
+
+def _merged(segments):
+    """Return segments (begin, to, size), those that continue each other as one."""
+    merged = []
+    for begin, to, size in segments:
+        if merged and merged[-1][0] + merged[-1][2] == begin and sum(merged[-1][1:]) == to:
+            merged[-1][2] += size
+        else:
+            merged.append([begin, to, size])
+    return [tuple(segment) for segment in merged]
+
+
+class WholeBatch:
+    """A linear layer whose weights exceed the cache, on the whole batch: they are read once.
+
+    Parameters
+    ----------
+    program : Program
+    step : Step
+        Its operation is a `Conv` at one pixel.
+    """
+
+    def __init__(self, program: Any, step: Any) -> None:
+        op, arenas = step.op, program.arenas
+        self._op, self._linear = op, program.kernels.linear
+        self._elementwise = program.kernels.elementwise
+        shape, end = (op.inputs, op.outputs), op.first + op.size
+        self._weight, self._dweight = (
+            arena[op.first : op.first + op.weights].reshape(shape)
+            for arena in (arenas.parameters, arenas.gradients)
+        )
+        self._bias, self._dbias = (
+            arena[end - op.F : end] if op.bias else np.zeros(op.F, arena.dtype)
+            for arena in (arenas.parameters, arenas.gradients)
+        )
+        places = program.places
+        (x,), (y,) = step.reads, step.writes
+        self._x, self._y = places.value(x), places.value(y)
+        self._dx = places.gradient(x) if places.needed(x) else None
+        self._dy = places.gradient(y)
+
+    def cut(self, images: int, threads: int) -> dict[str, Any]:
+        return {}
+
+    def forward(self, memory: Memory) -> None:
+        self._linear.forward(
+            memory.array(self._x),
+            self._weight,
+            self._bias,
+            memory.array(self._y),
+            self._op.slope,
+            tile_width(self._op.F),
+            memory.threads,
+        )
+
+    def backward(self, memory: Memory) -> None:
+        dy = memory.array(self._dy)
+        if self._op.slope != 1:
+            y, flat = memory.array(self._y).reshape(-1), dy.reshape(-1)
+            self._elementwise.leaky_relu_backward(y, flat, flat, self._op.slope, memory.threads)
+        work = memory.kept(self, self._workspace)
+        dx = None if self._dx is None else memory.array(self._dx)
+        x = memory.array(self._x)
+        self._linear.backward(
+            dy, x, self._weight, dx, self._dweight, self._dbias, *work, memory.threads
+        )
+
+    def _workspace(self, memory: Memory) -> tuple[np.ndarray, np.ndarray, int, int]:
+        """Return working memory and tile sizes of linear.backward."""
+        N, (K, F), dtype = memory.images, self._weight.shape, self._weight.dtype
+        tile, panel = tile_width(K), 64
+        (dy_transposed,) = checks.aligned(1, N * F, dtype, "Linear", "working memory")
+        dx_transposed = checks.aligned(
+            memory.threads, panel * tile, dtype, "Linear", "working memory"
+        )
+        return dy_transposed, dx_transposed, tile, panel
+
+
+def tile_width(size: int) -> int:
+    """Return the width of the tiles that an extent of a matrix is divided into: about 16 tiles.
+
+    A multiple of 64, so that the columns of a tile fill whole vectors.
+    """
+    return 64 * max(1, round(size / 1024))
+
+
+class LayerOperation:
+    """What a layer does that is written in plain NumPy, as a program sees it."""
+
+    in_place = aliases = seam = joins = False
+    shared = sums = 0
+
+    def __init__(self, layer: Any) -> None:
+        self.layer = layer
+        self.inputs, self.outputs = (
+            int(np.prod(shape)) for shape in (layer.input_shape, layer.output_shape)
+        )
+        self.size = layer.size
+
+
+class ByLayer:
+    """A layer in plain NumPy, on the whole batch.
+
+    Parameters
+    ----------
+    program : Program
+    step : Step
+        Its operation is a `LayerOperation`.
+    """
+
+    def __init__(self, program: Any, step: Any) -> None:
+        self._layer, self._program = step.op.layer, program
+        places = program.places
+        (x,), (y,) = step.reads, step.writes
+        self._x, self._y = places.value(x), places.value(y)
+        self._dx = places.gradient(x) if places.needed(x) else None
+        self._dy = places.gradient(y) if places.needed(y) else None
+        modes = inspect.signature(self._layer.forward).parameters
+        self._modes = {"training": program.training} if "training" in modes else {}
+
+    def cut(self, images: int, threads: int) -> dict[str, Any]:
+        return {}
+
+    def forward(self, memory: Memory) -> None:
+        layer = self._layer
+        if not self._program.goes_back:  # a pass that waits for its way back stays
+            layer = copy.copy(layer)
+        x = memory.array(self._x).reshape(memory.images, *layer.input_shape)
+        y = layer.forward(x.copy(), **self._modes)
+        y = checks.array(y, layer.who, "what forward returns", (memory.images, *layer.output_shape))
+        memory.array(self._y)[...] = y.reshape(memory.images, -1)
+
+    def backward(self, memory: Memory) -> None:
+        if self._dy is None:
+            return
+        layer = self._layer
+        dy = memory.array(self._dy).reshape(memory.images, *layer.output_shape)
+        dx = layer.backward(dy.copy())
+        dx = checks.array(
+            dx, layer.who, "what backward returns", (memory.images, *layer.input_shape)
+        )
+        if self._dx is not None:
+            memory.array(self._dx)[...] = dx.reshape(memory.images, -1)
+        arena = self._program.arenas.gradients
+        for name, begin, end in layer.places():
+            arena[begin:end] = layer.gradients[name].reshape(-1)
