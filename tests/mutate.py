@@ -41,7 +41,7 @@ GATE = {  # the files of cyconv, and the tests of each beside those of ALL
     "layers/im2col.py": (),
     "layers/linear.py": (),
 }
-ALL = "test_errors.py", "test_checks.py", "test_geometry.py"
+ALL = "errors", "test_checks.py", "test_geometry.py"
 SECONDS = 60  # of CPU time, and
 MEMORY = 2**35  # bytes of address space, for what computes without end when a check is gone
 

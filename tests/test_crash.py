@@ -14,7 +14,7 @@ import pytest
 from cyconv import Network
 from cyconv.checkpoint import load_training
 from cyconv.cli import main
-from tests.cli.test_train import FILES, bits, never_stopped, rows
+from tests.cli.train.runs import FILES, bits, never_stopped, rows
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and limits are POSIX's")
 

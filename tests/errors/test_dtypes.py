@@ -1,0 +1,71 @@
+"""What is not an array of floats, or not one of the right floats, for each argument."""
+
+import numpy as np
+import pytest
+
+from tests.errors.mistakes import (
+    ARRAY_CALLS,
+    FUNCTION_CALLS,
+    FUNCTIONS,
+    LAYER_CALLS,
+    ones,
+    raises,
+)
+
+NOT_FLOATS = {  # a value, and what the text must say
+    "None": (None, "NoneType"),
+    "strings": ([["a", "b"]], "list"),
+    "object": (object(), "object"),
+    "ragged": ([[1.0], [1.0, 2.0]], "array"),
+    "complex": (ones(2, 3, dtype=np.complex64), "complex64"),
+    "masked": (np.ma.masked_array(ones(2, 3), False), "masked array"),
+    "float16": (ones(2, 3, dtype=np.float16), "float16", ".astype(np.float32)"),
+    "int64": (ones(2, 3, dtype=np.int64), "int64", ".astype(np.float32)"),
+    "big-endian": (ones(2, 3, dtype=">f4"), ">f4", ".astype(np.float32)"),
+    "bool": (ones(2, 3, dtype=bool), "bool", ".astype(np.float32)"),
+    "dates": (np.zeros((2, 3), "datetime64[s]"), "datetime64"),
+}
+
+
+@pytest.mark.parametrize(
+    ("who", "argument", "kind"),
+    [
+        (who, argument, kind)
+        for who, argument in ARRAY_CALLS
+        for kind in NOT_FLOATS
+        if (argument, kind) != ("bias", "None")  # a convolution may do without
+    ],
+)
+def test_what_is_not_an_array_of_floats(who, argument, kind):
+    value, *pieces = NOT_FLOATS[kind]
+    with raises(TypeError, f"{who}: {argument} ", *pieces):
+        ARRAY_CALLS[who, argument](**{argument: value})
+
+
+@pytest.mark.parametrize(("who", "argument"), [*FUNCTION_CALLS, *LAYER_CALLS])
+def test_only_networks_take_bytes(who, argument):
+    with raises(TypeError, f"{who}: {argument} ", "uint8", f"{argument}.astype(np.float32)"):
+        ARRAY_CALLS[who, argument](**{argument: ones(2, 3, dtype=np.uint8)})
+
+
+@pytest.mark.parametrize("prefix", ("", "naive."))
+@pytest.mark.parametrize(
+    ("name", "argument"),
+    [
+        ("conv2d", "weight"),
+        ("conv2d", "bias"),
+        ("conv2d_backward", "dy"),
+        ("conv2d_backward", "weight"),
+    ],
+)
+def test_the_arrays_of_a_function_are_of_one_precision(prefix, name, argument):
+    call = FUNCTIONS[f"{prefix}{name}"]
+    double = call.keywords[argument].astype(np.float64)
+    text = f"{prefix}{name}: {argument} must be float32"
+    with raises(TypeError, text, "float64", f"{argument}.astype("):
+        call(**{argument: double})
+
+
+def test_a_gradient_is_of_the_precision_of_its_layer():
+    with raises(TypeError, "Linear: dy must be float32", "float64"):
+        LAYER_CALLS["Linear", "dy"](ones(2, 4, dtype=np.float64))
