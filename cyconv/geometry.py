@@ -1,14 +1,15 @@
-"""Kernel size, stride and padding: the only home of the output-size rule."""
+"""Kernel size, stride, padding, dilation and rounding: the only home of the output-size rule."""
 
 from __future__ import annotations
 
 import operator
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 LIMIT = 2**62  # of every extent: a position in the padded image fits into 64 bits
 Pair = int | tuple[int, int]
 AxisPadding = Pair | Literal["valid", "same"]
 Padding = AxisPadding | tuple[tuple[int, int], tuple[int, int]]
+Rounding = Literal["exact", "floor"]
 _AXES = ("height", "width")
 _LINES = {"height": "rows", "width": "columns", "size": "elements"}
 
@@ -22,11 +23,22 @@ def shortest(value):
     return value[0] if isinstance(value, tuple) and value[0] == value[1] else value
 
 
-class Geometry(NamedTuple):
-    """One convolution's sizes for one image; the fields of the kernels' ``Window`` struct.
+class Placing(NamedTuple):
+    """How a window is placed on an image, as a caller wrote it."""
 
-    An output element reads the input at ``ih = oh*stride_h + kh - pad_top`` and
-    ``iw = ow*stride_w + kw - pad_left``; what lies outside the image counts as zero.
+    stride: Pair = 1
+    padding: Padding = 0
+    dilation: Pair = 1
+    rounding: Rounding = "exact"
+
+
+class Geometry(NamedTuple):
+    """One convolution's or pooling's sizes for one image; the fields of the kernels' ``Window``.
+
+    An output element reads the input at ``ih = oh*stride_h + kh*dilation_h - pad_top`` and
+    ``iw = ow*stride_w + kw*dilation_w - pad_left``; what lies outside the image counts as zero.
+    ``C`` channels are read at each pixel of an image that has ``pitch`` of them: as many, but for
+    one of several groups.
     """
 
     H: int
@@ -40,6 +52,21 @@ class Geometry(NamedTuple):
     stride_w: int
     pad_top: int
     pad_left: int
+    dilation_h: int = 1
+    dilation_w: int = 1
+    pad_bottom: int = 0
+    pad_right: int = 0
+    pitch: int = 0
+
+    @classmethod
+    def pixel(cls, C: int) -> Geometry:
+        """Return the geometry of an image of one pixel: that of a linear layer with C inputs."""
+        return resolve((1, 1, C), 1, 1, 0, "linear")
+
+    @property
+    def groups(self) -> int:
+        """Number of groups of C channels in an image."""
+        return self.pitch // self.C
 
     @property
     def taps(self) -> int:
@@ -58,6 +85,12 @@ def integer(value, who: str, name: str, minimum: int) -> int:
     if number < minimum:
         raise ValueError(f"{who}: {name} must be at least {minimum}, got {number}")
     return number
+
+
+def divides(groups: int, extent: int, who: str, name: str) -> None:
+    """Raise ValueError if an extent cannot be cut into so many groups."""
+    if extent % groups:
+        raise ValueError(f"{who}: groups must divide the {extent} {name}, got {groups}")
 
 
 def pair(value, who: str, name: str, minimum: int = 1) -> tuple[int, int]:
@@ -102,11 +135,28 @@ def padding_pairs(padding, who: str):
     return (y, y), (x, x)
 
 
-def conv_output_size(size: int, kernel: int, stride: int = 1, padding: AxisPadding = 0) -> int:
+def rounding_mode(value, who: str) -> Rounding:
+    """Return `value` if it is "exact" or "floor", or raise TypeError or ValueError."""
+    text = f'{who}: rounding must be "exact" or "floor", got {value!r}'
+    if not isinstance(value, str):
+        raise TypeError(text)
+    if value not in ("exact", "floor"):
+        raise ValueError(text)
+    return "exact" if value == "exact" else "floor"
+
+
+def conv_output_size(
+    size: int,
+    kernel: int,
+    stride: int = 1,
+    padding: AxisPadding = 0,
+    dilation: int = 1,
+    rounding: Rounding = "exact",
+) -> int:
     """Return the number of outputs of a convolution along one axis.
 
-    ``(size - kernel + before + after) / stride + 1``, which must be an integer (the course's
-    slide "2D convolutions rules of thumb").
+    ``(size - ((kernel - 1) * dilation + 1) + before + after) / stride + 1``, which must be an
+    integer (the course's slide "2D convolutions rules of thumb") or is rounded down on request.
 
     Parameters
     ----------
@@ -114,11 +164,16 @@ def conv_output_size(size: int, kernel: int, stride: int = 1, padding: AxisPaddi
         Extent of the input and of the kernel, and the step between two outputs.
     padding : int, (before, after), "valid" or "same"
         Zeros before and after the input. With "same" the result is ``ceil(size / stride)``.
+    dilation : int
+        The step between two taps of the kernel.
+    rounding : "exact" or "floor"
+        What becomes of a result that is not an integer: an error, or the integer below, as in
+        PyTorch, where the last inputs are not read.
 
     Raises
     ------
     TypeError
-        If an argument is not an integer.
+        If an argument is of the wrong kind.
     ValueError
         If an argument is out of range or the result is not an integer.
 
@@ -128,13 +183,20 @@ def conv_output_size(size: int, kernel: int, stride: int = 1, padding: AxisPaddi
     11
     >>> conv_output_size(28, 3, stride=2, padding=(1, 0))
     14
+    >>> conv_output_size(28, 3, stride=2, padding=1, rounding="floor")
+    14
     """
     who = "conv_output_size"
     size = integer(size, who, "size", 1)
-    kernel = integer(kernel, who, "kernel", 1)
-    stride = integer(stride, who, "stride", 1)
-    pads = axis_padding(padding, who)
-    return _output(size, kernel, stride, pads, who, "size", _suggest_axis)[0]
+    axis = _Axis(
+        "size",
+        size,
+        integer(kernel, who, "kernel", 1),
+        integer(stride, who, "stride", 1),
+        axis_padding(padding, who),
+        integer(dilation, who, "dilation", 1),
+    )
+    return _outputs(axis, rounding_mode(rounding, who), who, _suggest_axis)[0]
 
 
 def axis_padding(padding, who: str):
@@ -146,7 +208,13 @@ def axis_padding(padding, who: str):
 
 
 def resolve(
-    input_shape: tuple[int, ...], kernel_size: Pair, stride: Pair, padding: Padding, who: str
+    input_shape: tuple[int, ...],
+    kernel_size: Pair,
+    stride: Pair,
+    padding: Padding,
+    who: str,
+    dilation: Pair = 1,
+    rounding: Rounding = "exact",
 ) -> Geometry:
     """Return the geometry of a window sliding over images of shape (H, W, C).
 
@@ -158,64 +226,101 @@ def resolve(
     padding : int, (y, x), ((top, bottom), (left, right)), "valid" or "same"
     who : str
         The name that an error begins with.
+    dilation : int or (y, x)
+    rounding : "exact" or "floor"
 
     Raises
     ------
     TypeError, ValueError
-        If an argument is of the wrong kind or out of range, or an output size is no integer.
+        If an argument is of the wrong kind or out of range, or an output size is not an integer
+        and `rounding` is "exact".
     """
     H, W, C = input_shape
     kernel = pair(kernel_size, who, "kernel_size")
     step = pair(stride, who, "stride")
     pads = padding_pairs(padding, who)
-    (OH, top), (OW, left) = (
-        _output(
-            size,
-            kernel[axis],
-            step[axis],
-            pads if pads == "same" else pads[axis],
-            who,
-            _AXES[axis],
-            lambda _: _suggest_image((H, W), kernel, step, pads),
-        )
-        for axis, size in enumerate((H, W))
+    apart = pair(dilation, who, "dilation")
+    rounding = rounding_mode(rounding, who)
+    both = (pads, pads) if pads == "same" else pads
+    axes = [_Axis(*axis) for axis in zip(_AXES, (H, W), kernel, step, both, apart, strict=True)]
+    (OH, top, bottom), (OW, left, right) = (
+        _outputs(axis, rounding, who, lambda _: tuple(map(_suggest_axis, axes))) for axis in axes
     )
-    return Geometry(H, W, C, *kernel, OH, OW, *step, top, left)
+    return Geometry(H, W, C, *kernel, OH, OW, *step, top, left, *apart, bottom, right, C)
 
 
-def _output(size, kernel, stride, pads, who, axis, suggest) -> tuple[int, int]:
-    """Return (outputs, zeros before) along one axis."""
-    reach = max(size + sum(pads) if pads != "same" else size, kernel, stride)
-    if reach > LIMIT:
+def pooling_window(
+    kernel_size: Pair, stride: Pair | None, padding: Padding, who: str
+) -> tuple[tuple[int, int], tuple[int, int], Padding]:
+    """Return (kernel size, stride, padding) of a pooling; a stride of None is the kernel's size.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or out of range, or a window could be padding only.
+    """
+    kernel = pair(kernel_size, who, "kernel_size")
+    step = kernel if stride is None else pair(stride, who, "stride")
+    pads = padding_pairs(padding, who)
+    if pads != "same" and any(max(pads[axis]) >= kernel[axis] for axis in range(2)):
+        raise ValueError(
+            f"{who}: padding must be smaller than kernel_size {shortest(kernel)}, so that every "
+            f"window holds a pixel, got {shortest(pads)}"
+        )
+    return kernel, step, pads
+
+
+class _Axis(NamedTuple):
+    """A window on one axis; `pads` is (before, after) or "same"."""
+
+    name: str
+    size: int
+    kernel: int
+    stride: int
+    pads: Any
+    dilation: int
+
+    @property
+    def reach(self) -> int:
+        """Extent of the window, from its first tap to its last."""
+        return (self.kernel - 1) * self.dilation + 1
+
+    def __str__(self) -> str:
+        return f"kernel {self.kernel}" + f" with dilation {self.dilation}" * (self.dilation > 1)
+
+
+def _outputs(axis: _Axis, rounding: Rounding, who: str, suggest) -> tuple[int, int, int]:
+    """Return (outputs, zeros before, zeros after) along one axis."""
+    name, size, _, stride, pads, _ = axis
+    padded = size if pads == "same" else size + sum(pads)
+    if max(padded, axis.reach, stride) > LIMIT:
         raise OverflowError(
-            f"{who}: kernel, stride and the padded {axis} must be at most {LIMIT:,}"
+            f"{who}: kernel, stride and the padded {name} must be at most {LIMIT:,}"
         )
     if pads == "same":
         outputs = -(-size // stride)
-        return outputs, max((outputs - 1) * stride + kernel - size, 0) // 2
+        total = max((outputs - 1) * stride + axis.reach - size, 0)
+        return outputs, total // 2, total - total // 2
     before, after = pads
-    span = size - kernel + before + after
+    span = padded - axis.reach
     if span < 0:
+        most = (padded - 1) // axis.dilation + 1
         raise ValueError(
-            f"{who}: kernel {kernel} is larger than {axis} {size} padded by {before} + {after}; "
-            f"use a kernel of at most {size + before + after} or more padding"
+            f"{who}: {axis} is larger than {name} {size} padded by {before} + {after}; "
+            f"use a kernel of at most {most} or more padding"
         )
-    if span % stride:
+    if span % stride and rounding == "exact":
         shown = before if before == after else pads
-        fix = suggest((size, kernel, stride, pads))
         raise ValueError(
-            f"{who}: kernel {kernel}, stride {stride}, padding {shown} on {axis} {size} leaves "
-            f'{span / stride + 1:g} output {_LINES[axis]}; use padding={fix} or "same"'
+            f"{who}: {axis}, stride {stride}, padding {shown} on {name} {size} leaves "
+            f"{span / stride + 1:g} output {_LINES[name]}; "
+            f'use padding={suggest(axis)}, padding="same" or rounding="floor"'
         )
-    return span // stride + 1, before
+    return span // stride + 1, before, after
 
 
-def _suggest_axis(axis) -> tuple[int, int]:
+def _suggest_axis(axis: _Axis) -> tuple[int, int]:
     """Return the nearest padding with which the outputs of an axis are a whole number."""
-    size, kernel, stride, (before, after) = axis
-    excess = (size - kernel + before + after) % stride
-    return before, after - excess if after >= excess else after + (stride - excess) % stride
-
-
-def _suggest_image(sizes, kernel, stride, pads):
-    return tuple(_suggest_axis(axis) for axis in zip(sizes, kernel, stride, pads, strict=True))
+    before, after = axis.pads
+    excess = (axis.size - axis.reach + before + after) % axis.stride
+    return before, after - excess if after >= excess else after + (axis.stride - excess)

@@ -14,6 +14,8 @@ from cyconv._core.real cimport real
 cdef struct Window:
     # One convolution's sizes for one image: the fields of cyconv.geometry.Geometry.
     Py_ssize_t H, W, C, KH, KW, OH, OW, stride_h, stride_w, pad_top, pad_left
+    Py_ssize_t dilation_h, dilation_w, pad_bottom, pad_right
+    Py_ssize_t pitch   # floats from one pixel of the image to the next, of which C are read
 
 
 cdef inline bint is_identity(const Window* g) noexcept nogil:

@@ -40,7 +40,7 @@ cdef inline bint reads_image(const Window* g, Py_ssize_t F) noexcept nogil:
 
 cdef inline Window as_image(Py_ssize_t rows, Py_ssize_t K) noexcept nogil:
     """Return the geometry by which a column matrix is its own image."""
-    return Window(rows, 1, K, 1, 1, rows, 1, 1, 1, 0, 0)
+    return Window(rows, 1, K, 1, 1, rows, 1, 1, 1, 0, 0, 1, 1, 0, 0, K)
 
 
 cdef inline const real* line_of(const real* x, const Window* g, Py_ssize_t row) noexcept nogil:
