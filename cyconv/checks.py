@@ -14,6 +14,7 @@ import sys
 import numpy as np
 
 from cyconv._core import of
+from cyconv.geometry import integer
 from cyconv.threads import get_num_threads
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
@@ -90,6 +91,17 @@ def matches(given, required) -> bool:
 def shape_text(shape) -> str:
     """Return a shape as it is read: (N, 28, 28, 1)."""
     return "(" + ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "") + ")"
+
+
+def batch_shape(value, who: str) -> tuple[int, int, int, int]:
+    """Return `value` as the shape (N, H, W, C) of a batch of images, or raise."""
+    if not isinstance(value, (tuple, list)) or len(value) != 4:
+        raise ValueError(f"{who}: input_shape must be (N, H, W, C), got {value!r}")
+    N, H, W, C = (
+        integer(size, who, f"input_shape[{axis}]", 1 if axis else 0)
+        for axis, size in enumerate(value)
+    )
+    return N, H, W, C
 
 
 def not_empty(x, who: str, name: str) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from cyconv import checks, tuning
 from cyconv._core import of
-from cyconv.geometry import Geometry, Padding, Pair, integer, resolve
+from cyconv.geometry import Geometry, Padding, Pair, Placing, divides, integer, resolve
 from cyconv.threads import get_num_threads, one_blas_thread
 
 
@@ -44,7 +44,7 @@ def im2col(x: ArrayLike, kernel_size: Pair, stride: Pair = 1, padding: Padding =
     MemoryError, OverflowError
         If the columns cannot be held.
     """
-    x, geometry = check_im2col(x, kernel_size, stride, padding, "im2col")
+    x, geometry = check_im2col(x, kernel_size, Placing(stride, padding), "im2col")
     cols = empty_columns(x, geometry, "im2col")
     if cols.size:
         of(x.dtype).conv.im2col(x, cols, geometry._asdict(), get_num_threads())
@@ -80,7 +80,8 @@ def col2im(
     TypeError, ValueError, MemoryError, OverflowError
         As in `im2col`.
     """
-    cols, geometry, shape = check_col2im(cols, input_shape, kernel_size, stride, padding, "col2im")
+    placing = Placing(stride, padding)
+    cols, geometry, shape = check_col2im(cols, input_shape, kernel_size, placing, "col2im")
     x = checks.allocate(shape, cols.dtype, "col2im", "x")
     if x.size:
         of(x.dtype).conv.col2im(cols, x, geometry._asdict(), get_num_threads())
@@ -119,7 +120,8 @@ def conv2d(
     TypeError, ValueError, MemoryError, OverflowError
         As in `im2col`.
     """
-    x, weight, bias, geometry = check_conv2d(x, weight, bias, stride, padding, "conv2d")
+    placing = Placing(stride, padding)
+    x, weight, bias, geometry = check_conv2d(x, weight, bias, 1, placing, "conv2d")
     F = weight.shape[3]
     y = checks.allocate((len(x), geometry.OH, geometry.OW, F), x.dtype, "conv2d", "y")
     if y.size:
@@ -169,9 +171,8 @@ def conv2d_backward(
     TypeError, ValueError, MemoryError, OverflowError
         As in `im2col`.
     """
-    dy, x, weight, geometry = check_conv2d_backward(
-        dy, x, weight, stride, padding, "conv2d_backward"
-    )
+    placing = Placing(stride, padding)
+    dy, x, weight, geometry = check_conv2d_backward(dy, x, weight, 1, placing, "conv2d_backward")
     F = weight.shape[3]
     dx = checks.allocate(x.shape, x.dtype, "conv2d_backward", "dx") if need_dx else None
     if len(x) == 0:
@@ -229,12 +230,12 @@ def scratch_columns(
 
 
 def check_im2col(
-    x: ArrayLike, kernel_size: Pair, stride: Pair, padding: Padding, who: str
+    x: ArrayLike, kernel_size: Pair, placing: Placing, who: str
 ) -> tuple[np.ndarray, Geometry]:
     """Return (x, geometry) of a call of im2col, or raise."""
     x = checks.array(x, who, "x", ("N", "H", "W", "C"))
     checks.not_empty(x, who, "x")
-    return x, resolve(x.shape[1:], kernel_size, stride, padding, who)
+    return x, resolve(x.shape[1:], kernel_size, *placing[:2], who, *placing[2:])
 
 
 def empty_columns(x: np.ndarray, geometry: Geometry, who: str) -> np.ndarray:
@@ -244,21 +245,11 @@ def empty_columns(x: np.ndarray, geometry: Geometry, who: str) -> np.ndarray:
 
 
 def check_col2im(
-    cols: ArrayLike,
-    input_shape: tuple[int, ...],
-    kernel_size: Pair,
-    stride: Pair,
-    padding: Padding,
-    who: str,
+    cols: ArrayLike, input_shape: tuple[int, ...], kernel_size: Pair, placing: Placing, who: str
 ) -> tuple[np.ndarray, Geometry, tuple[int, ...]]:
     """Return (cols, geometry, input shape) of a call of col2im, or raise."""
-    if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 4:
-        raise ValueError(f"{who}: input_shape must be (N, H, W, C), got {input_shape!r}")
-    shape = tuple(
-        integer(size, who, f"input_shape[{axis}]", 1 if axis else 0)
-        for axis, size in enumerate(input_shape)
-    )
-    geometry = resolve(shape[1:], kernel_size, stride, padding, who)
+    shape = checks.batch_shape(input_shape, who)
+    geometry = resolve(shape[1:], kernel_size, *placing[:2], who, *placing[2:])
     rows = shape[0] * geometry.OH * geometry.OW
     cols = checks.array(cols, who, "cols", (rows, geometry.taps))
     return cols, geometry, shape
@@ -268,33 +259,38 @@ def check_conv2d(
     x: ArrayLike,
     weight: ArrayLike,
     bias: ArrayLike | None,
-    stride: Pair,
-    padding: Padding,
+    groups: int,
+    placing: Placing,
     who: str,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, Geometry]:
     """Return (x, weight, bias, geometry) of a call of conv2d, or raise."""
     x = checks.array(x, who, "x", ("N", "H", "W", "C"))
-    weight = checks.array(weight, who, "weight", ("KH", "KW", x.shape[3], "F"))
+    groups = integer(groups, who, "groups", 1)
     checks.not_empty(x, who, "x")
+    divides(groups, x.shape[3], who, "channels of x")
+    weight = checks.array(weight, who, "weight", ("KH", "KW", x.shape[3] // groups, "F"))
     if 0 in weight.shape:
         raise ValueError(
             f"{who}: weight must have no empty axis, got {checks.shape_text(weight.shape)}"
         )
+    divides(groups, weight.shape[3], who, "filters of weight")
     if bias is None:
         bias = np.zeros(weight.shape[3], x.dtype)
     bias = checks.array(bias, who, "bias", (weight.shape[3],))
     checks.same_dtype(who, x=x, weight=weight, bias=bias)
-    geometry = resolve(x.shape[1:], weight.shape[:2], stride, padding, who)
+    geometry = resolve(x.shape[1:], weight.shape[:2], *placing[:2], who, *placing[2:])
+    geometry = geometry._replace(C=weight.shape[2])
     checks.blas_extent(geometry.taps, who, "the number of taps KH*KW*C")
+    checks.blas_extent(geometry.pitch, who, "the number of channels")
     checks.blas_extent(weight.shape[3], who, "the number of filters")
     return x, weight, bias, geometry
 
 
 def check_conv2d_backward(
-    dy: ArrayLike, x: ArrayLike, weight: ArrayLike, stride: Pair, padding: Padding, who: str
+    dy: ArrayLike, x: ArrayLike, weight: ArrayLike, groups: int, placing: Placing, who: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, Geometry]:
     """Return (dy, x, weight, geometry) of a call of conv2d_backward, or raise."""
-    x, weight, _, geometry = check_conv2d(x, weight, None, stride, padding, who)
+    x, weight, _, geometry = check_conv2d(x, weight, None, groups, placing, who)
     dy = checks.array(dy, who, "dy", (len(x), geometry.OH, geometry.OW, weight.shape[3]))
     checks.same_dtype(who, x=x, dy=dy)
     return dy, x, weight, geometry

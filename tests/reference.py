@@ -8,73 +8,164 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 
 class Case(NamedTuple):
-    """One convolution, its geometry in the forms in which a caller may write it."""
+    """One convolution or pooling, its geometry in the forms in which a caller may write it."""
 
     x_shape: tuple[int, int, int, int]
     F: int
     kernel: tuple[int, int]
-    stride: int | tuple[int, int]
+    stride: int | tuple[int, int] | None
     padding: object
     pads: tuple[tuple[int, int], tuple[int, int]]  # what `padding` means
     outputs: tuple[int, int]
+    dilation: int | tuple[int, int] = 1
+    groups: int = 1
+    rounding: str = "exact"
 
     @property
     def steps(self):
+        if self.stride is None:
+            return self.kernel
         return self.stride if isinstance(self.stride, tuple) else (self.stride, self.stride)
 
+    @property
+    def apart(self):
+        """The steps between the taps of the kernel."""
+        return self.dilation if isinstance(self.dilation, tuple) else (self.dilation,) * 2
 
+    @property
+    def reach(self):
+        """Extents of the window, from its first tap to its last."""
+        return reach(self.kernel, self.apart)
+
+    @property
+    def columns(self):
+        """How im2col and col2im are told the geometry."""
+        names = "stride", "padding", "dilation", "rounding"
+        return {name: getattr(self, name) for name in names if getattr(self, name) != PLAIN[name]}
+
+    @property
+    def geometry(self):
+        """How the convolutions are told it."""
+        return {**self.columns, **({"groups": self.groups} if self.groups > 1 else {})}
+
+    @property
+    def pooling(self):
+        """How the poolings are told it."""
+        return {name: getattr(self, name) for name in ("stride", "padding", "rounding")}
+
+
+PLAIN = {"stride": 1, "padding": 0, "dilation": 1, "rounding": "exact"}
 NAMES = ("im2col", "col2im", "conv2d", "dx", "dweight", "dbias")  # what `everything` returns
+POOLINGS = ("max_pool2d", "max_pool2d_backward", "avg_pool2d", "avg_pool2d_backward")
 # 4 and 8 filters have kernels of their own; the others fill vectors, or half of one, or less.
 FILTERS = (*range(1, 21), 4, 8, 4, 8, 16, 32, 48, 64, 130)
 CHANNELS = (1, 2, 3, 4, 5, 8, 12, 16, 40)  # up to 1,000 taps: a sum in several parts
+# One filter a channel, or one window: vectors are along the channels.
+DEEP = (*range(1, 21), 24, 31, 32, 33, 40, 48, 63, 64, 70, 130)
 
 
-def same_pads(size, kernel, stride):
+def reach(kernel, apart):
+    """Return the extents of a kernel whose taps are so far apart."""
+    return tuple((taps - 1) * step + 1 for taps, step in zip(kernel, apart, strict=True))
+
+
+def same_pads(size, reach, stride):
     """Return TensorFlow's (before, after): just enough for ceil(size / stride) outputs."""
-    total = max((math.ceil(size / stride) - 1) * stride + kernel - size, 0)
+    total = max((math.ceil(size / stride) - 1) * stride + reach - size, 0)
     return total // 2, total - total // 2
 
 
-def random_case(rng):
-    """Draw a small geometry; strides, kernels and paddings differ between the axes."""
+def random_case(rng, varied=False):
+    """Draw a small convolution; strides, kernels, paddings and dilations differ between the axes.
+
+    Every other one that is `varied` has a dilation, groups, or a size that is rounded down.
+    """
+
+    def draw(low, high):
+        return int(rng.integers(low, high + 1))
+
+    def pick(values):
+        return values[draw(0, len(values) - 1)]
+
+    varied = varied and draw(0, 1)
+    while True:
+        kernel, dilation, rounding, groups = (draw(1, 5), draw(1, 5)), 1, "exact", 1
+        if varied:
+            dilation = pick((1, 2, 3, (1, 2), (3, 1), (2, 3)))
+            rounding = pick(("exact", "floor"))
+            groups = pick((1, 2, 3, 4, "depthwise", "depthwise"))
+        C, F = pick(CHANNELS), pick(FILTERS)
+        if groups == "depthwise":
+            C = F = groups = pick(DEEP)
+        elif groups > 1:
+            C, F = groups * pick((1, 2, 3, 4, 16)), groups * pick((1, 2, 3, 4, 8, 16, 17))
+        if varied and dilation == 1 and groups == 1 and rounding == "exact":
+            continue
+        case = _place(draw, Case((0, 0, 0, C), F, kernel, 0, 0, (), (), dilation, groups, rounding))
+        if min(case.x_shape) > 0:
+            return case
+
+
+def random_pool(rng):
+    """Draw a small pooling, a quarter of them of windows that lie side by side."""
 
     def draw(low, high):
         return int(rng.integers(low, high + 1))
 
     while True:
-        kernel, steps = (draw(1, 5), draw(1, 5)), (draw(1, 3), draw(1, 3))
-        form = ("int", "pair", "pairs", "valid", "same")[draw(0, 4)]
-        stride = steps
-        if draw(0, 2) == 0:
-            stride, steps = steps[0], (steps[0], steps[0])
-        if form == "same":
-            sizes = draw(1, 9), draw(1, 9)
-            outputs = tuple(math.ceil(size / step) for size, step in zip(sizes, steps, strict=True))
-            pads = tuple(map(same_pads, sizes, kernel, steps))
-            padding = form
-        else:
-            (top, bottom), (left, right) = (draw(0, 6), draw(0, 6)), (draw(0, 6), draw(0, 6))
-            padding, pads = {
-                "int": (top, ((top, top), (top, top))),
-                "pair": ((top, left), ((top, top), (left, left))),
-                "pairs": (((top, bottom), (left, right)), ((top, bottom), (left, right))),
-                "valid": ("valid", ((0, 0), (0, 0))),
-            }[form]
-            outputs = draw(1, 5), draw(1, 5)
-            sizes = tuple(
-                (outputs[axis] - 1) * steps[axis] + kernel[axis] - sum(pads[axis])
-                for axis in range(2)
-            )
-        if min(sizes) > 0:
-            N = draw(1, 3) if draw(0, 7) else draw(4, 40)
-            C, F = CHANNELS[draw(0, len(CHANNELS) - 1)], FILTERS[draw(0, len(FILTERS) - 1)]
-            return Case((N, *sizes, C), F, kernel, stride, padding, pads, outputs)
+        kernel, C = (draw(1, 4), draw(1, 4)), DEEP[draw(0, len(DEEP) - 1)]
+        rounding = ("exact", "floor")[draw(0, 1)]
+        case = Case((0, 0, 0, C), C, kernel, 0, 0, (), (), rounding=rounding)
+        case = _place(draw, case, [size - 1 for size in kernel], side_by_side=draw(0, 3) == 0)
+        if min(case.x_shape) > 0:
+            return case
 
 
-def random_cases(count, seed=0):
-    """Return `count` random geometries."""
+def _place(draw, case, most=(6, 6), side_by_side=False):
+    """Draw what a case lacks: stride, paddings of at most `most`, and an image that fits."""
+    steps = (draw(1, 3), draw(1, 3))
+    form = ("int", "pair", "pairs", "valid", "same")[draw(0, 4)]
+    stride = steps
+    if side_by_side:
+        stride, steps, form = None, case.kernel, ("valid", form)[draw(0, 1)]
+    elif draw(0, 2) == 0:
+        stride, steps = steps[0], (steps[0], steps[0])
+    if form == "same":
+        sizes = draw(1, 9), draw(1, 9)
+        outputs = tuple(math.ceil(size / step) for size, step in zip(sizes, steps, strict=True))
+        pads = tuple(map(same_pads, sizes, case.reach, steps))
+        padding = form
+    else:
+        top, bottom, left, right = (draw(0, most[axis]) for axis in (0, 0, 1, 1))
+        both = min(top, most[1])
+        padding, pads = {
+            "int": (both, ((both, both), (both, both))),
+            "pair": ((top, left), ((top, top), (left, left))),
+            "pairs": (((top, bottom), (left, right)), ((top, bottom), (left, right))),
+            "valid": ("valid", ((0, 0), (0, 0))),
+        }[form]
+        outputs = draw(1, 5), draw(1, 5)
+        sizes = tuple(
+            (outputs[axis] - 1) * steps[axis]
+            + case.reach[axis]
+            - sum(pads[axis])
+            + (draw(0, steps[axis] - 1) if case.rounding == "floor" else 0)
+            for axis in range(2)
+        )
+    N = draw(1, 3) if draw(0, 7) else draw(4, 40)
+    return case._replace(
+        x_shape=(N, *sizes, case.x_shape[3]),
+        stride=stride,
+        padding=padding,
+        pads=pads,
+        outputs=outputs,
+    )
+
+
+def random_cases(count, seed=0, varied=False):
+    """Return `count` random convolutions."""
     rng = np.random.default_rng(seed)
-    return [random_case(rng) for _ in range(count)]
+    return [random_case(rng, varied) for _ in range(count)]
 
 
 # Large enough for several tiles, blocks and lanes, with sums long enough to round.
@@ -100,28 +191,34 @@ def arrays(case, rng, draw=integers, dtype=np.float64):
     N, _, _, C = case.x_shape
     pixels, taps = N * math.prod(case.outputs), math.prod(case.kernel) * C
     shapes = (
-        case.x_shape, (pixels, taps), (*case.kernel, C, case.F), (case.F,),
+        case.x_shape, (pixels, taps), (*case.kernel, C // case.groups, case.F), (case.F,),
         (N, *case.outputs, case.F),
     )  # fmt: skip
     return [draw(rng, shape).astype(dtype) for shape in shapes]
 
 
+def pool_arrays(case, rng, draw=integers, dtype=np.float64):
+    """Return (x, dy) that fit a pooling."""
+    shapes = case.x_shape, (case.x_shape[0], *case.outputs, case.x_shape[3])
+    return [draw(rng, shape).astype(dtype) for shape in shapes]
+
+
 def everything(module, case, x, cols, weight, bias, dy):
     """Return what the four functions of a module make of the arrays, in the order of NAMES."""
-    geometry = {"stride": case.stride, "padding": case.padding}
     return (
-        module.im2col(x, case.kernel, **geometry),
-        module.col2im(cols, case.x_shape, case.kernel, **geometry),
-        module.conv2d(x, weight, bias, **geometry),
-        *module.conv2d_backward(dy, x, weight, **geometry),
+        module.im2col(x, case.kernel, **case.columns),
+        module.col2im(cols, case.x_shape, case.kernel, **case.columns),
+        module.conv2d(x, weight, bias, **case.geometry),
+        *module.conv2d_backward(dy, x, weight, **case.geometry),
     )
 
 
-def windows(x, case):
+def windows(x, case, outside=0):
     """Return the patches of x under every output pixel: (N, OH, OW, KH, KW, C)."""
-    padded = np.pad(x, ((0, 0), *case.pads, (0, 0)))
-    patches = sliding_window_view(padded, case.kernel, axis=(1, 2))
-    return patches[:, :: case.steps[0], :: case.steps[1]].transpose(0, 1, 2, 4, 5, 3)
+    padded = np.pad(x, ((0, 0), *case.pads, (0, 0)), constant_values=outside)
+    patches = sliding_window_view(padded, case.reach, axis=(1, 2))
+    patches = patches[:, :: case.steps[0], :: case.steps[1], :, :: case.apart[0], :: case.apart[1]]
+    return patches.transpose(0, 1, 2, 4, 5, 3)
 
 
 def im2col(x, case):
@@ -133,26 +230,88 @@ def col2im(cols, case):
     """Return the images in which every patch has been added at the place it comes from."""
     N, H, W, C = case.x_shape
     (top, bottom), (left, right) = case.pads
-    (KH, KW), (stride_h, stride_w), (OH, OW) = case.kernel, case.steps, case.outputs
-    patches = cols.reshape(N, OH, OW, KH, KW, C)
+    (stride_h, stride_w), (OH, OW) = case.steps, case.outputs
+    patches = cols.reshape(N, OH, OW, *case.kernel, C)
     padded = np.zeros((N, top + H + bottom, left + W + right, C))
     for oh in range(OH):
         for ow in range(OW):
             h, w = oh * stride_h, ow * stride_w
-            padded[:, h : h + KH, w : w + KW] += patches[:, oh, ow]
+            rows = slice(h, h + case.reach[0], case.apart[0])
+            columns = slice(w, w + case.reach[1], case.apart[1])
+            padded[:, rows, columns] += patches[:, oh, ow]
     return padded[:, top : top + H, left : left + W]
+
+
+def grouped(array, case):
+    """Return an array with its last axis in two: (groups, channels or filters of a group)."""
+    return array.reshape(*array.shape[:-1], case.groups, -1)
 
 
 def conv2d(x, weight, bias, case):
     """Return the convolution as one sum of products over patches."""
-    return np.einsum("nhwijc,ijcf->nhwf", windows(x, case), weight) + bias
+    patches, weight = grouped(windows(x, case), case), grouped(weight, case)
+    y = np.einsum("nhwijgc,ijcgf->nhwgf", patches, weight)
+    return y.reshape(*y.shape[:3], -1) + bias
 
 
 def conv2d_backward(dy, x, weight, case):
     """Return (dx, dweight, dbias)."""
-    dcols = np.einsum("nhwf,ijcf->nhwijc", dy, weight)
-    dweight = np.einsum("nhwijc,nhwf->ijcf", windows(x, case), dy)
-    return col2im(dcols, case), dweight, dy.sum(axis=(0, 1, 2))
+    patches, slopes = grouped(windows(x, case), case), grouped(dy, case)
+    dcols = np.einsum("nhwgf,ijcgf->nhwijgc", slopes, grouped(weight, case))
+    dweight = np.einsum("nhwijgc,nhwgf->ijcgf", patches, slopes)
+    return col2im(dcols, case), dweight.reshape(weight.shape), dy.sum(axis=(0, 1, 2))
+
+
+def inside(case):
+    """Return which taps of each window lie in the image: (1, OH, OW, KH, KW, 1)."""
+    return windows(np.ones((1, *case.x_shape[1:3], 1)), case) == 1
+
+
+def max_pool2d(x, case):
+    """Return the largest pixel of each window."""
+    return windows(x, case, -np.inf).max(axis=(3, 4))
+
+
+def max_pool2d_backward(dy, x, case):
+    """Return dx, in which dy has been added at the first largest pixel of each window."""
+    patches = windows(x, case, -np.inf)
+    largest = (patches == max_pool2d(x, case)[:, :, :, None, None]) | np.isnan(patches)
+    taps = (largest & inside(case)).reshape(*patches.shape[:3], -1, patches.shape[5])
+    first = np.arange(taps.shape[3])[:, None] == taps.argmax(axis=3)[:, :, :, None]
+    return col2im(first * dy[:, :, :, None], case)
+
+
+def avg_pool2d(x, case):
+    """Return the mean of the pixels of each window."""
+    return windows(x, case).sum(axis=(3, 4)) / inside(case).sum(axis=(3, 4))
+
+
+def avg_pool2d_backward(dy, case):
+    """Return dx, in which dy has been shared among the pixels of its window."""
+    taps = inside(case)
+    shares = (dy / taps.sum(axis=(3, 4)))[:, :, :, None, None]
+    return col2im(taps * shares, case)
+
+
+def pool_everything(module, case, x, dy):
+    """Return what the four poolings of a module make of the arrays, in the order of POOLINGS."""
+    geometry = case.pooling
+    return (
+        module.max_pool2d(x, case.kernel, **geometry),
+        module.max_pool2d_backward(dy, x, case.kernel, **geometry),
+        module.avg_pool2d(x, case.kernel, **geometry),
+        module.avg_pool2d_backward(dy, case.x_shape, case.kernel, **geometry),
+    )
+
+
+def pool_by_definition(case, x, dy):
+    """Return what `pool_everything` does from the definitions, in float64."""
+    return (
+        max_pool2d(x, case),
+        max_pool2d_backward(dy, x, case),
+        avg_pool2d(x, case),
+        avg_pool2d_backward(dy, case),
+    )
 
 
 def by_definition(case, x, cols, weight, bias, dy):
@@ -165,9 +324,9 @@ def by_definition(case, x, cols, weight, bias, dy):
     )
 
 
-def assert_same(results, expected, *case):
+def assert_same(results, expected, *case, names=NAMES):
     """Check what `everything` returned, each number exactly."""
-    for name, result, wanted in zip(NAMES, results, expected, strict=True):
+    for name, result, wanted in zip(names, results, expected, strict=True):
         assert np.array_equal(result, wanted), (name, *case)
 
 

@@ -127,12 +127,11 @@ def test_the_small_box_is_exact_or_refused(figure):
 
 def assert_refused(module, case, x, cols, weight, bias, dy):
     """Check that all functions name the sizes that leave no whole number of outputs."""
-    geometry = {"stride": case.stride, "padding": case.padding}
     for call in (
-        lambda: module.im2col(x, case.kernel, **geometry),
-        lambda: module.col2im(cols, case.x_shape, case.kernel, **geometry),
-        lambda: module.conv2d(x, weight, bias, **geometry),
-        lambda: module.conv2d_backward(dy, x, weight, **geometry),
+        lambda: module.im2col(x, case.kernel, **case.columns),
+        lambda: module.col2im(cols, case.x_shape, case.kernel, **case.columns),
+        lambda: module.conv2d(x, weight, bias, **case.geometry),
+        lambda: module.conv2d_backward(dy, x, weight, **case.geometry),
     ):
         with pytest.raises(ValueError, match=r"kernel \d.*(is larger than|leaves)"):
             call()

@@ -29,6 +29,13 @@ def test_the_naive_loops_are_the_definition(problems):
         assert_same(results, by_definition(case, *given), case)
 
 
+def test_the_naive_loops_are_the_definition_with_dilation_groups_and_rounding():
+    rng = np.random.default_rng(8)
+    for case in reference.random_cases(1000, seed=8, varied=True):
+        given = arrays(case, rng)
+        assert_same(everything(naive, case, *given), by_definition(case, *given), case)
+
+
 @pytest.mark.parametrize(("dtype", "threads"), list(itertools.product(DTYPES, (1, 3))))
 def test_integers_in_exact_integers_out(problems, dtype, threads):
     cyconv.set_num_threads(threads)
@@ -40,17 +47,15 @@ def test_integers_in_exact_integers_out(problems, dtype, threads):
 
 def test_col2im_is_the_adjoint_of_im2col(problems):
     for case, (x, cols, *_), _ in problems:
-        geometry = case.kernel, case.stride, case.padding
-        left = (cyconv.im2col(x, *geometry) * cols).sum()
-        right = (x * cyconv.col2im(cols, case.x_shape, *geometry)).sum()
+        left = (cyconv.im2col(x, case.kernel, **case.columns) * cols).sum()
+        right = (x * cyconv.col2im(cols, case.x_shape, case.kernel, **case.columns)).sum()
         assert left == right, case
 
 
 def test_backward_is_the_adjoint_of_forward(problems):
     for case, (x, _, weight, _, dy), _ in problems:
-        geometry = case.stride, case.padding
-        dx, dweight, _ = cyconv.conv2d_backward(dy, x, weight, *geometry)
-        product = (cyconv.conv2d(x, weight, None, *geometry) * dy).sum()
+        dx, dweight, _ = cyconv.conv2d_backward(dy, x, weight, **case.geometry)
+        product = (cyconv.conv2d(x, weight, **case.geometry) * dy).sum()
         assert product == (x * dx).sum() == (weight * dweight).sum(), case
 
 
@@ -145,7 +150,7 @@ def test_a_batch_of_none_gives_an_empty_output_and_zero_gradients(problems):
 def test_no_bias_and_no_dx():
     case = reference.random_cases(1, seed=5)[0]
     x, _, weight, bias, dy = arrays(case, np.random.default_rng(0))
-    geometry = {"stride": case.stride, "padding": case.padding}
+    geometry = case.geometry
     for module in (cyconv, naive):
         np.testing.assert_array_equal(
             module.conv2d(x, weight, **geometry),
