@@ -52,11 +52,11 @@ class Geometry(NamedTuple):
     stride_w: int
     pad_top: int
     pad_left: int
-    dilation_h: int = 1
-    dilation_w: int = 1
-    pad_bottom: int = 0
-    pad_right: int = 0
-    pitch: int = 0
+    dilation_h: int
+    dilation_w: int
+    pad_bottom: int
+    pad_right: int
+    pitch: int
 
     @classmethod
     def pixel(cls, C: int) -> Geometry:

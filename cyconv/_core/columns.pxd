@@ -2,7 +2,8 @@
 
 Rows of the column matrix are output pixels (n, oh, ow), its columns are taps (kh, kw, c). For one
 output pixel and one kh the KW*C taps are neighbours in memory both in the image and in the column
-matrix: im2col copies such runs, and col2im adds them back.
+matrix: im2col copies such runs, and col2im adds them back. With a dilation, or for one of several
+groups of channels, only the C channels of a tap are neighbours in the image.
 """
 
 from libc.string cimport memcpy, memset
@@ -12,16 +13,25 @@ from cyconv._core.real cimport real
 
 
 cdef struct Window:
-    # One convolution's sizes for one image: the fields of cyconv.geometry.Geometry.
+    # One convolution's sizes for one image: the fields of cyconv.geometry.Geometry. Of several
+    # groups it is one group's: `C` channels of an image that has `pitch` of them at each pixel.
     Py_ssize_t H, W, C, KH, KW, OH, OW, stride_h, stride_w, pad_top, pad_left
     Py_ssize_t dilation_h, dilation_w, pad_bottom, pad_right
-    Py_ssize_t pitch   # floats from one pixel of the image to the next, of which C are read
+    Py_ssize_t pitch
 
 
 cdef inline bint is_identity(const Window* g) noexcept nogil:
-    """Tell whether the column matrix is the image itself (1x1 kernel, stride 1, no padding)."""
+    """Tell whether the column matrix is the image itself (1x1 kernel, stride 1, no padding).
+
+    Its rows are `pitch` floats apart.
+    """
     return (g.KH == 1 and g.KW == 1 and g.stride_h == 1 and g.stride_w == 1
             and g.OH == g.H and g.OW == g.W)
+
+
+cdef inline bint has_runs(const Window* g) noexcept nogil:
+    """Tell whether the taps (kw, c) of one kh are neighbours in the image."""
+    return g.pitch == g.C and (g.dilation_w == 1 or g.KW == 1)
 
 
 cdef inline void copy(real* target, const real* source, Py_ssize_t n) noexcept nogil:
@@ -63,6 +73,16 @@ cdef inline Py_ssize_t clamp(Py_ssize_t value, Py_ssize_t low, Py_ssize_t high) 
     return low if value < low else high if value > high else value
 
 
+cdef inline Py_ssize_t first_tap(Py_ssize_t start, const Window* g) noexcept nogil:
+    """Return the first kh of a window that begins at the line `start` that is not above the image.
+
+    Called with start - H, it returns the first one that is below the image.
+    """
+    if g.dilation_h > 1 and start < 0:
+        start = -((g.dilation_h - 1 - start) // g.dilation_h)
+    return clamp(-start, 0, g.KH)
+
+
 cdef inline Py_ssize_t inside_begin(const Window* g) noexcept nogil:
     """Return the first output pixel of a row whose window does not begin left of the image."""
     return min(g.OW, (g.pad_left + g.stride_w - 1) // g.stride_w)
@@ -85,7 +105,9 @@ cdef inline kernel im2col_rows(
     """
     # Called with a number, it is compiled for runs of that length.
     cdef Py_ssize_t run = g.KW * g.C
-    if run == 8:
+    if not has_runs(g):
+        im2col_taps(x, cols, g, first, last)
+    elif run == 8:
         copy_runs(x, cols, g, first, last, 8)
     elif run == 24:
         copy_runs(x, cols, g, first, last, 24)
@@ -101,16 +123,17 @@ cdef inline void copy_runs(
     const real* x, real* cols, const Window* g, Py_ssize_t first, Py_ssize_t last,
     Py_ssize_t run,
 ) noexcept nogil:
-    cdef Py_ssize_t line = g.W * g.C, step = g.stride_w * g.C, taps = g.KH * run
+    cdef Py_ssize_t line = g.dilation_h * g.W * g.C, step = g.stride_w * g.C, taps = g.KH * run
     cdef Py_ssize_t begin = inside_begin(g), end = inside_end(g)
     cdef Py_ssize_t row, ow, ih, kh, top, bottom
     cdef const real* corner
     cdef const real* source
     for row in range(first, last):
         ih = row % g.OH * g.stride_h - g.pad_top
-        top = clamp(-ih, 0, g.KH)            # the taps top <= kh < bottom lie inside the image
-        bottom = clamp(g.H - ih, top, g.KH)
-        corner = x + ((row // g.OH) * g.H + ih + top) * line   # the line of the first such tap
+        top = first_tap(ih, g)               # the taps top <= kh < bottom lie inside the image
+        bottom = max(first_tap(ih - g.H, g), top)
+        # The line of the first such tap.
+        corner = x + ((row // g.OH) * g.H + ih + top * g.dilation_h) * g.W * g.C
         if bottom - top < g.KH:
             zero(cols, g.OW * taps)
         for ow in range(begin):
@@ -137,7 +160,7 @@ cdef inline void copy_part(
         zero(cols + kh * run, left * g.C)
         copy(cols + kh * run + left * g.C, source, (right - left) * g.C)
         zero(cols + kh * run + right * g.C, (g.KW - right) * g.C)
-        source += g.W * g.C
+        source += g.dilation_h * g.W * g.C
 
 
 cdef inline kernel col2im_rows(
@@ -150,7 +173,9 @@ cdef inline kernel col2im_rows(
     Aliasing: x and cols must not overlap.   Parallel over: nothing.   Retains: nothing.
     """
     cdef Py_ssize_t run = g.KW * g.C
-    if run == 24:
+    if not has_runs(g):
+        col2im_taps(cols, x, g, first, last)
+    elif run == 24:
         add_runs(cols, x, g, first, last, 24)
     elif run == 32:
         add_runs(cols, x, g, first, last, 32)
@@ -164,16 +189,16 @@ cdef inline void add_runs(
     const real* cols, real* x, const Window* g, Py_ssize_t first, Py_ssize_t last,
     Py_ssize_t run,
 ) noexcept nogil:
-    cdef Py_ssize_t line = g.W * g.C, step = g.stride_w * g.C, taps = g.KH * run
+    cdef Py_ssize_t line = g.dilation_h * g.W * g.C, step = g.stride_w * g.C, taps = g.KH * run
     cdef Py_ssize_t begin = inside_begin(g), end = inside_end(g)
     cdef Py_ssize_t row, ow, ih, kh, top, bottom
     cdef real* corner
     cdef real* target
     for row in range(first, last):
         ih = row % g.OH * g.stride_h - g.pad_top
-        top = clamp(-ih, 0, g.KH)
-        bottom = clamp(g.H - ih, top, g.KH)
-        corner = x + ((row // g.OH) * g.H + ih + top) * line
+        top = first_tap(ih, g)
+        bottom = max(first_tap(ih - g.H, g), top)
+        corner = x + ((row // g.OH) * g.H + ih + top * g.dilation_h) * g.W * g.C
         for ow in range(begin):
             add_part(cols + ow * taps, corner, g, ow, top, bottom)
         for ow in range(begin, end):
@@ -197,4 +222,51 @@ cdef inline void add_part(
     cdef real* target = corner + (iw + left) * g.C
     for kh in range(top, bottom):
         add(target, cols + kh * run + left * g.C, (right - left) * g.C)
-        target += g.W * g.C
+        target += g.dilation_h * g.W * g.C
+
+
+cdef inline kernel im2col_taps(
+    const real* x, real* cols, const Window* g, Py_ssize_t first, Py_ssize_t last,
+) noexcept nogil:
+    """What im2col_rows does, tap by tap.
+
+    Writes: every element of cols, zeros included.   Aliasing: x and cols must not overlap.
+    Parallel over: nothing.                          Retains: nothing.
+    """
+    cdef Py_ssize_t row, ow, kh, kw, ih, iw
+    cdef const real* line
+    for row in range(first, last):
+        for ow in range(g.OW):
+            for kh in range(g.KH):
+                ih = row % g.OH * g.stride_h - g.pad_top + kh * g.dilation_h
+                line = x + (row // g.OH * g.H + ih) * g.W * g.pitch
+                for kw in range(g.KW):
+                    iw = ow * g.stride_w - g.pad_left + kw * g.dilation_w
+                    if ih < 0 or ih >= g.H or iw < 0 or iw >= g.W:
+                        zero(cols, g.C)
+                    else:
+                        copy(cols, line + iw * g.pitch, g.C)
+                    cols += g.C
+
+
+cdef inline kernel col2im_taps(
+    const real* cols, real* x, const Window* g, Py_ssize_t first, Py_ssize_t last,
+) noexcept nogil:
+    """What col2im_rows does, tap by tap.
+
+    Writes: the pixels under the rows, which must hold numbers already.
+    Aliasing: x and cols must not overlap.   Parallel over: nothing.   Retains: nothing.
+    """
+    cdef Py_ssize_t row, ow, kh, kw, ih, iw
+    cdef real* line
+    for row in range(first, last):
+        for ow in range(g.OW):
+            for kh in range(g.KH):
+                ih = row % g.OH * g.stride_h - g.pad_top + kh * g.dilation_h
+                line = x + (row // g.OH * g.H + ih) * g.W * g.pitch
+                for kw in range(g.KW):
+                    iw = ow * g.stride_w - g.pad_left + kw * g.dilation_w
+                    # forward: cols[:C] = line[iw*pitch :]
+                    if 0 <= ih < g.H and 0 <= iw < g.W:
+                        add(line + iw * g.pitch, cols, g.C)
+                    cols += g.C

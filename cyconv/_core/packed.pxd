@@ -34,6 +34,7 @@ cdef inline bint is_packed(Py_ssize_t K, Py_ssize_t F) noexcept nogil:
 cdef inline bint reads_image(const Window* g, Py_ssize_t F) noexcept nogil:
     """Tell whether the products take the windows from the image, where all of them lie inside."""
     return (is_packed(g.KH * g.KW * g.C, F) and g.KW * g.C % (LANES // F) == 0
+            and g.pitch == g.C and g.dilation_h == 1 and g.dilation_w == 1
             and g.pad_top == 0 and (g.OH - 1) * g.stride_h + g.KH <= g.H
             and g.pad_left == 0 and (g.OW - 1) * g.stride_w + g.KW <= g.W)
 

@@ -8,6 +8,7 @@ taps inside the image are computed together, whatever line or image they belong 
 
 from cyconv._core.columns cimport Window, clamp
 from cyconv._core.kernel cimport kernel
+from cyconv._core.products cimport fills_vectors
 from cyconv._core.real cimport real
 from cyconv._core.vectors cimport (
     LANES,
@@ -53,6 +54,14 @@ cdef struct Group:
     Span down, across
     Taps taps
     bint begins, ends   # they are the first, the last ones
+
+
+cdef inline bint can_read_windows(const Window* g, Py_ssize_t F) noexcept nogil:
+    """Tell whether the filters fill vectors, and a kernel line's taps are neighbours in the image.
+
+    All lines are next to each other, and all channels in one group.
+    """
+    return (fills_vectors(F) and g.pitch == g.C and g.dilation_h == 1 and g.dilation_w == 1)
 
 
 cdef inline Span span_from(

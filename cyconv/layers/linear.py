@@ -50,8 +50,7 @@ class Linear(Layer):
 
     def operations(self, program: Program, x: int) -> int:
         # At one pixel a convolution is a linear layer.
-        features = self.input_shape[0]
-        geometry = Geometry(1, 1, features, 1, 1, 1, 1, 1, 1, 0, 0)
+        geometry = Geometry.pixel(self.input_shape[0])
         tile = tile_rows(geometry, sys.maxsize, program.dtype.itemsize)
         op = program.kernels.convolution.Conv(
             geometry._asdict(), self.out_features, tile, self.bias
