@@ -14,15 +14,22 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from cyconv import checks, tuning
 from cyconv._core import of
-from cyconv.geometry import Geometry, Padding, Pair, Placing, divides, integer, resolve
+from cyconv.geometry import Geometry, Padding, Pair, Placing, Rounding, divides, integer, resolve
 from cyconv.threads import get_num_threads, one_blas_thread
 
 
-def im2col(x: ArrayLike, kernel_size: Pair, stride: Pair = 1, padding: Padding = 0) -> np.ndarray:
+def im2col(
+    x: ArrayLike,
+    kernel_size: Pair,
+    stride: Pair = 1,
+    padding: Padding = 0,
+    dilation: Pair = 1,
+    rounding: Rounding = "exact",
+) -> np.ndarray:
     """Return the patches under every output pixel as the rows of a matrix.
 
-    ``cols[(n, oh, ow), (kh, kw, c)] = x[n, oh*sh - ph + kh, ow*sw - pw + kw, c]``, zero outside
-    the image (the course's slide "im2col").
+    ``cols[(n, oh, ow), (kh, kw, c)] = x[n, oh*sh - ph + kh*dh, ow*sw - pw + kw*dw, c]``, zero
+    outside the image (the course's slide "im2col").
 
     Parameters
     ----------
@@ -30,6 +37,10 @@ def im2col(x: ArrayLike, kernel_size: Pair, stride: Pair = 1, padding: Padding =
     kernel_size, stride : int or (y, x)
     padding : int, (y, x), ((top, bottom), (left, right)), "valid" or "same"
         Zeros around the image; "same" gives ceil(H / stride) rows, the extra zero goes after.
+    dilation : int or (y, x)
+        Step from one tap of the kernel to the next.
+    rounding : "exact" or "floor"
+        What becomes of an output size that is not an integer: an error, or the integer below.
 
     Returns
     -------
@@ -44,7 +55,8 @@ def im2col(x: ArrayLike, kernel_size: Pair, stride: Pair = 1, padding: Padding =
     MemoryError, OverflowError
         If the columns cannot be held.
     """
-    x, geometry = check_im2col(x, kernel_size, Placing(stride, padding), "im2col")
+    placing = Placing(stride, padding, dilation, rounding)
+    x, geometry = check_im2col(x, kernel_size, placing, "im2col")
     cols = empty_columns(x, geometry, "im2col")
     if cols.size:
         of(x.dtype).conv.im2col(x, cols, geometry._asdict(), get_num_threads())
@@ -57,6 +69,8 @@ def col2im(
     kernel_size: Pair,
     stride: Pair = 1,
     padding: Padding = 0,
+    dilation: Pair = 1,
+    rounding: Rounding = "exact",
 ) -> np.ndarray:
     """Add every element of a column matrix to the pixel that im2col copies it from.
 
@@ -68,7 +82,7 @@ def col2im(
     cols : ndarray of shape (N*OH*OW, KH*KW*C), float32 or float64
     input_shape : (N, H, W, C)
         Shape of the images.
-    kernel_size, stride, padding
+    kernel_size, stride, padding, dilation, rounding
         As in `im2col`.
 
     Returns
@@ -80,7 +94,7 @@ def col2im(
     TypeError, ValueError, MemoryError, OverflowError
         As in `im2col`.
     """
-    placing = Placing(stride, padding)
+    placing = Placing(stride, padding, dilation, rounding)
     cols, geometry, shape = check_col2im(cols, input_shape, kernel_size, placing, "col2im")
     x = checks.allocate(shape, cols.dtype, "col2im", "x")
     if x.size:
@@ -94,22 +108,28 @@ def conv2d(
     bias: ArrayLike | None = None,
     stride: Pair = 1,
     padding: Padding = 0,
+    dilation: Pair = 1,
+    groups: int = 1,
+    rounding: Rounding = "exact",
 ) -> np.ndarray:
     """Convolve a batch of images with a set of filters.
 
-    ``y[n, oh, ow, f] = bias[f] + sum over kh, kw, c of x[n, oh*sh - ph + kh, ow*sw - pw + kw, c]
-    * weight[kh, kw, c, f]`` (the course's slide "2D convolution forward loop"), computed as im2col
-    and one matrix product for each tile of output rows, or from the image where that is faster.
-    Products with the zeros of the padding may be left out, so that beside the padding an infinite
-    weight may give NaN or not.
+    ``y[n, oh, ow, f] = bias[f] + sum over kh, kw, c of x[n, oh*sh - ph + kh*dh, ow*sw - pw + kw*dw,
+    c] * weight[kh, kw, c, f]`` (the course's slide "2D convolution forward loop"), computed as
+    im2col and one matrix product for each tile of output rows, or from the image where that is
+    faster. Of several groups, each convolves its share of the channels with its share of the
+    filters, in their order. Products with the zeros of the padding may be left out, so that beside
+    the padding an infinite weight may give NaN or not.
 
     Parameters
     ----------
     x : ndarray of shape (N, H, W, C), float32 or float64
-    weight : ndarray of shape (KH, KW, C, F), of the same type
+    weight : ndarray of shape (KH, KW, C/groups, F), of the same type
     bias : ndarray of shape (F,), of the same type, optional
-    stride, padding
+    stride, padding, dilation, rounding
         As in `im2col`.
+    groups : int
+        A divisor of C and F; with ``groups=C`` each channel has filters of its own (depthwise).
 
     Returns
     -------
@@ -120,14 +140,14 @@ def conv2d(
     TypeError, ValueError, MemoryError, OverflowError
         As in `im2col`.
     """
-    placing = Placing(stride, padding)
-    x, weight, bias, geometry = check_conv2d(x, weight, bias, 1, placing, "conv2d")
+    placing = Placing(stride, padding, dilation, rounding)
+    x, weight, bias, geometry = check_conv2d(x, weight, bias, groups, placing, "conv2d")
     F = weight.shape[3]
     y = checks.allocate((len(x), geometry.OH, geometry.OW, F), x.dtype, "conv2d", "y")
     if y.size:
         rows = len(x) * geometry.OH
         conv = of(x.dtype).conv
-        columns = conv.makes_columns(F)
+        columns = conv.makes_columns(geometry._asdict(), F)
         tile = tile_rows(geometry, rows, x.itemsize) if columns else least_rows(geometry, F)
         threads = min(get_num_threads(), -(-rows // tile))
         cols = scratch_columns(geometry, tile if columns else 0, threads, x.dtype, "conv2d")
@@ -143,6 +163,9 @@ def conv2d_backward(
     stride: Pair = 1,
     padding: Padding = 0,
     need_dx: bool = True,
+    dilation: Pair = 1,
+    groups: int = 1,
+    rounding: Rounding = "exact",
 ) -> tuple[np.ndarray | Any, np.ndarray, np.ndarray]:  # Any: dx is None on request only
     """Return the gradients of a convolution with respect to its input and parameters.
 
@@ -154,16 +177,18 @@ def conv2d_backward(
     dy : ndarray of shape (N, OH, OW, F), float32 or float64
         Gradient of a loss with respect to the output of ``conv2d(x, weight, ...)``.
     x : ndarray of shape (N, H, W, C), of the same type
-    weight : ndarray of shape (KH, KW, C, F), of the same type
-    stride, padding
+    weight : ndarray of shape (KH, KW, C/groups, F), of the same type
+    stride, padding, dilation, rounding
         As in `im2col`.
+    groups : int
+        As in `conv2d`.
     need_dx : bool
         False leaves out dx, which the first layer of a network has no use for.
 
     Returns
     -------
     dx : ndarray of shape (N, H, W, C), or None
-    dweight : ndarray of shape (KH, KW, C, F)
+    dweight : ndarray of shape (KH, KW, C/groups, F)
     dbias : ndarray of shape (F,)
 
     Raises
@@ -171,8 +196,10 @@ def conv2d_backward(
     TypeError, ValueError, MemoryError, OverflowError
         As in `im2col`.
     """
-    placing = Placing(stride, padding)
-    dy, x, weight, geometry = check_conv2d_backward(dy, x, weight, 1, placing, "conv2d_backward")
+    placing = Placing(stride, padding, dilation, rounding)
+    dy, x, weight, geometry = check_conv2d_backward(
+        dy, x, weight, groups, placing, "conv2d_backward"
+    )
     F = weight.shape[3]
     dx = checks.allocate(x.shape, x.dtype, "conv2d_backward", "dx") if need_dx else None
     if len(x) == 0:
@@ -203,7 +230,8 @@ def part_height(geometry: Geometry, F: int, images: int, itemsize: int) -> int:
     OH, OW = geometry.OH, geometry.OW
     if images < tuning.ACCUMULATORS:
         strips = -(-tuning.ACCUMULATORS // images)
-        apart = -(-geometry.KH // geometry.stride_h)  # strips of a phase share no line of dx
+        reach = (geometry.KH - 1) * geometry.dilation_h + 1
+        apart = -(-reach // geometry.stride_h)  # strips of a phase share no line of dx
         return min(OH, max(-(-OH // strips), least_rows(geometry, F), apart))
     block = tuning.TILE_BYTES // (OH * OW * geometry.taps * itemsize)
     return OH * max(1, min(block, -(-images // tuning.ACCUMULATORS)))

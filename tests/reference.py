@@ -41,12 +41,12 @@ class Case(NamedTuple):
     def columns(self):
         """How im2col and col2im are told the geometry."""
         names = "stride", "padding", "dilation", "rounding"
-        return {name: getattr(self, name) for name in names if getattr(self, name) != PLAIN[name]}
+        return {name: getattr(self, name) for name in names}
 
     @property
     def geometry(self):
         """How the convolutions are told it."""
-        return {**self.columns, **({"groups": self.groups} if self.groups > 1 else {})}
+        return {**self.columns, "groups": self.groups}
 
     @property
     def pooling(self):
@@ -54,7 +54,6 @@ class Case(NamedTuple):
         return {name: getattr(self, name) for name in ("stride", "padding", "rounding")}
 
 
-PLAIN = {"stride": 1, "padding": 0, "dilation": 1, "rounding": "exact"}
 NAMES = ("im2col", "col2im", "conv2d", "dx", "dweight", "dbias")  # what `everything` returns
 POOLINGS = ("max_pool2d", "max_pool2d_backward", "avg_pool2d", "avg_pool2d_backward")
 # 4 and 8 filters have kernels of their own; the others fill vectors, or half of one, or less.

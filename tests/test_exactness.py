@@ -27,7 +27,7 @@ def problems(count, seed=0):
     """Yield random geometries and whole numbers for them."""
     rng = np.random.default_rng(seed)
     for _ in range(count):
-        case = reference.random_case(rng)
+        case = reference.random_case(rng, varied=True)
         yield case, arrays(case, rng)
 
 

@@ -18,22 +18,15 @@ def problems():
     """Return 1,000 random (geometry, integer arrays, results of the naive loops)."""
     rng = np.random.default_rng(7)
     drawn = []
-    for case in reference.random_cases(1000):
+    for case in reference.random_cases(1000, varied=True):
         given = arrays(case, rng)
         drawn.append((case, given, everything(naive, case, *given)))
     return drawn
 
 
 def test_the_naive_loops_are_the_definition(problems):
-    for case, given, results in problems[::2]:
+    for case, given, results in problems:
         assert_same(results, by_definition(case, *given), case)
-
-
-def test_the_naive_loops_are_the_definition_with_dilation_groups_and_rounding():
-    rng = np.random.default_rng(8)
-    for case in reference.random_cases(1000, seed=8, varied=True):
-        given = arrays(case, rng)
-        assert_same(everything(naive, case, *given), by_definition(case, *given), case)
 
 
 @pytest.mark.parametrize(("dtype", "threads"), list(itertools.product(DTYPES, (1, 3))))

@@ -5,16 +5,38 @@ fixed by shapes, or without effect on a sum, so the result never depends on the 
 """
 
 from cyconv._core.columns cimport Window, col2im_rows, im2col_rows, is_identity
+from cyconv._core.depthwise cimport (
+    depthwise_forward,
+    depthwise_input,
+    depthwise_weight,
+    is_depthwise,
+)
 from cyconv._core.packed cimport packed_forward, packed_weight, reads_image
 from cyconv._core.products cimport (
+    Product,
     dy_times_transposed,
-    fills_vectors,
     times_weight,
     transposed_times_dy,
 )
 from cyconv._core.pointwise cimport bias_leaky_relu, column_sums
 from cyconv._core.real cimport real
-from cyconv._core.windows cimport windows_forward
+from cyconv._core.windows cimport can_read_windows, windows_forward
+
+
+cdef inline Product product(const Window* g, Py_ssize_t F, Py_ssize_t rows) noexcept nogil:
+    """Return the product of one group of F filters on some output rows."""
+    cdef Py_ssize_t K = g.KH * g.KW * g.C
+    return Product(rows * g.OW, K, F // (g.pitch // g.C), g.pitch if is_identity(g) else K, F)
+
+
+cdef inline const real* columns_of(
+    const real* x, real* cols, const Window* g, Py_ssize_t first, Py_ssize_t last,
+) noexcept nogil:
+    """Return the columns of some output rows: the image itself, or `cols`, once filled."""
+    if is_identity(g):
+        return x + first * g.W * g.pitch
+    im2col_rows(x, cols, g, first, last)
+    return cols
 
 
 cdef inline void conv_forward(
@@ -24,32 +46,33 @@ cdef inline void conv_forward(
 ) noexcept nogil:
     """y = leaky_relu(im2col(x) · weight + bias) for the output rows first <= (n, oh) < last.
 
+    Each of g.pitch // g.C groups has g.C channels and as many of the F filters as each other.
     `x` and `y` are the whole batch, `cols` has room for `tile` rows; a slope of 1 leaves out the
     LeakyReLU.
     Writes: y of these rows.   Aliasing: none allowed.
     Parallel over: nothing.    Retains: nothing.
     """
-    cdef Py_ssize_t K = g.KH * g.KW * g.C, row, stop
+    cdef Py_ssize_t row = first, stop, group
+    cdef Product p
     cdef const real* source
     cdef real* out
-    if fills_vectors(F):
-        windows_forward(x, weight, bias, y,
-                        g, F, slope, first, last)
+    if is_depthwise(g, F):
+        depthwise_forward(x, weight, bias, y, g, slope, first, last)
         return
-    row = first
+    if can_read_windows(g, F):
+        windows_forward(x, weight, bias, y, g, F, slope, first, last)
+        return
     while row < last:
         stop = min(row + tile, last)
         out = y + row * g.OW * F
         if reads_image(g, F):
             packed_forward(x, weight, out, g, row, stop, F)
         else:
-            if is_identity(g):
-                source = x + row * g.W * g.C
-            else:
-                im2col_rows(x, cols, g, row, stop)
-                source = cols
-            # y = cols @ weight
-            times_weight(source, weight, out, (stop - row) * g.OW, K, F)
+            p = product(g, F, stop - row)
+            for group in range(g.pitch // g.C):
+                source = columns_of(x + group * g.C, cols, g, row, stop)
+                # y = cols @ weight
+                times_weight(source, weight + group * p.F, out + group * p.F, &p)
         bias_leaky_relu(out, bias, (stop - row) * g.OW, F, slope)
         row = stop
 
@@ -67,32 +90,42 @@ cdef inline void conv_backward(
     Writes: dweight, dbias, dx.   Aliasing: none allowed.
     Parallel over: nothing.       Retains: nothing.
     """
-    cdef Py_ssize_t K = g.KH * g.KW * g.C, row = first, stop, pixels
+    cdef Py_ssize_t row = first, stop, group
+    cdef Product p
     cdef const real* source
     cdef const real* dy_tile
     column_sums(dy + first * g.OW * F, dbias, (last - first) * g.OW, F, accumulate)
+    if is_depthwise(g, F):
+        depthwise_weight(x, dy, dweight, g, first, last, accumulate)
+        if dx != NULL:
+            depthwise_input(dy, weight, dx, g, first, last)
+        return
     while row < last:
         stop = min(row + tile, last)
-        pixels = (stop - row) * g.OW
-        dy_tile = dy + row * g.OW * F
-        # forward: y = cols @ weight, so dweight += cols.T @ dy
-        if reads_image(g, F):
-            packed_weight(x, dy_tile, dweight, g, row, stop,
-                          F, accumulate)
-        else:
-            if is_identity(g):
-                source = x + row * g.W * g.C
+        p = product(g, F, stop - row)
+        for group in range(g.pitch // g.C):
+            dy_tile = dy + row * g.OW * F + group * p.F
+            # forward: y = cols @ weight, so dweight += cols.T @ dy
+            if reads_image(g, F):
+                packed_weight(x, dy_tile, dweight, g, row, stop, F, accumulate)
             else:
-                im2col_rows(x, cols, g, row, stop)
-                source = cols
-            transposed_times_dy(source, dy_tile, dweight, pixels, K, F, accumulate)
+                source = columns_of(x + group * g.C, cols, g, row, stop)
+                transposed_times_dy(source, dy_tile, dweight + group * p.F, &p, accumulate)
+            if dx != NULL:
+                # and dcols = dy @ weight.T, over the columns that are needed no more
+                backward_input(dy_tile, weight + group * p.F, transposed + group * p.F * p.K,
+                               dx + group * g.C, cols, g, row, &p)
         accumulate = True
-        if dx != NULL:
-            # and dcols = dy @ weight.T, over the columns that are needed no more
-            if is_identity(g):
-                dy_times_transposed(
-                    dy_tile, weight, transposed, dx + row * g.W * g.C, pixels, K, F)
-            else:
-                dy_times_transposed(dy_tile, weight, transposed, cols, pixels, K, F)
-                col2im_rows(cols, dx, g, row, stop)
         row = stop
+
+
+cdef inline void backward_input(
+    const real* dy, const real* weight, const real* transposed, real* dx, real* cols,
+    const Window* g, Py_ssize_t row, const Product* p,
+) noexcept nogil:
+    """dx += col2im(dy · weightᵀ) from the output row `row` on, for one group."""
+    if is_identity(g):
+        dy_times_transposed(dy, weight, transposed, dx + row * g.W * g.pitch, p)
+    else:
+        dy_times_transposed(dy, weight, transposed, cols, p)
+        col2im_rows(cols, dx, g, row, row + p.rows // g.OW)

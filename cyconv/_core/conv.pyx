@@ -4,8 +4,9 @@ from cython.parallel cimport prange, threadid
 
 from cyconv._core.block cimport conv_backward, conv_forward
 from cyconv._core.columns cimport Window, col2im_rows, im2col_rows, is_identity, zero
-from cyconv._core.products cimport fills_vectors
+from cyconv._core.depthwise cimport is_depthwise
 from cyconv._core.real cimport real
+from cyconv._core.windows cimport can_read_windows
 
 
 def im2col(
@@ -42,9 +43,9 @@ def col2im(
         col2im_rows(&cols[0, 0] + n * size, &x[n, 0, 0, 0], &window, 0, window.OH)
 
 
-def makes_columns(Py_ssize_t F):
+def makes_columns(Window window, Py_ssize_t F):
     """Tell whether `conv2d` makes columns for F filters."""
-    return not fills_vectors(F)
+    return not (can_read_windows(&window, F) or is_depthwise(&window, F))
 
 
 def conv2d(
@@ -87,13 +88,14 @@ cdef void backward_lane(
     """
     cdef Py_ssize_t strips = (g.OH + height - 1) // height, whole = max(height, g.OH)
     cdef Py_ssize_t rows = images * g.OH, weights = g.KH * g.KW * g.C * F, first, last, part = index
+    cdef Py_ssize_t image = g.H * g.W * g.pitch
     if phase == 0:
         zero(lane, weights + F)
     while part // strips * whole < rows:
         first = part // strips * whole + part % strips * height
         last = min(min(first + height, (part // strips + 1) * whole), rows)
         if strips == 1 and dx != NULL and not is_identity(g):
-            zero(dx + first // g.OH * g.H * g.W * g.C, (last - first) // g.OH * g.H * g.W * g.C)
+            zero(dx + first // g.OH * image, (last - first) // g.OH * image)
         if strips == 1 or part % strips % 2 == phase:
             conv_backward(x, weight, transposed, dy, dx, lane, lane + weights, cols, g, F, first,
                           last, tile, True)
@@ -124,7 +126,7 @@ def conv2d_backward(
     cdef real* dx_or_null = NULL if dx is None else &dx[0, 0, 0, 0]
     if height < window.OH:
         for line in prange(lines, nogil=True, schedule="static", num_threads=threads):
-            zero(dx_or_null + line * window.W * window.C, window.W * window.C)
+            zero(dx_or_null + line * window.W * window.pitch, window.W * window.pitch)
     for phase in range(2 if height < window.OH else 1):
         for lane in prange(lanes.shape[0], nogil=True, schedule="dynamic", num_threads=threads):
             backward_lane(&dy[0, 0, 0, 0], &x[0, 0, 0, 0], &weight[0, 0, 0, 0],

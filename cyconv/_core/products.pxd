@@ -36,46 +36,57 @@ cdef inline bint fills_vectors(Py_ssize_t n) noexcept nogil:
     return CYCONV_VECTORS and (n % LANES == 0 or n % LANES > LANES // 2)
 
 
+cdef struct Product:
+    # The columns of some pixels, of shape (rows, K), and F filters: one group's of several.
+    Py_ssize_t rows, K, F
+    Py_ssize_t column_pitch   # floats from one row of columns to the next
+    Py_ssize_t filter_pitch   # and from one pixel of y, or one tap of the weight, to the next
+
+
+cdef inline bint is_whole(const Product* p) noexcept nogil:
+    """Tell whether the rows of all matrices follow each other without a gap."""
+    return p.column_pitch == p.K and p.filter_pitch == p.F
+
+
 cdef inline void times_weight(
-    const real* cols, const real* weight, real* y, Py_ssize_t rows, Py_ssize_t K,
-    Py_ssize_t F,
+    const real* cols, const real* weight, real* y, const Product* p,
 ) noexcept nogil:
     """y = cols · weight, with cols of shape (rows, K) and weight (K, F)."""
     cdef Window g
-    if is_packed(K, F):
-        g = as_image(rows, K)
-        packed_forward(cols, weight, y, &g, 0, rows, F)
+    if is_packed(p.K, p.F) and is_whole(p):
+        g = as_image(p.rows, p.K)
+        packed_forward(cols, weight, y, &g, 0, p.rows, p.F)
     else:
-        gemm(False, False, rows, F, K, cols, K, weight, F, 0, y, F)
+        gemm(False, False, p.rows, p.F, p.K, cols, p.column_pitch, weight, p.filter_pitch, 0,
+             y, p.filter_pitch)
 
 
 cdef inline void transposed_times_dy(
-    const real* cols, const real* dy, real* dweight, Py_ssize_t rows, Py_ssize_t K,
-    Py_ssize_t F, bint accumulate,
+    const real* cols, const real* dy, real* dweight, const Product* p, bint accumulate,
 ) noexcept nogil:
     """dweight (+)= colsᵀ · dy, with cols of shape (rows, K) and dy (rows, F)."""
-    cdef const real* a = cols
     cdef Window g
-    if is_packed(K, F):
-        g = as_image(rows, K)
-        packed_weight(a, dy, dweight, &g, 0, rows, F, accumulate)
-    elif fills_vectors(F):
-        multiply(a, 1, K, dy, F, dweight, F, K, rows, F, accumulate)
+    if is_packed(p.K, p.F) and is_whole(p):
+        g = as_image(p.rows, p.K)
+        packed_weight(cols, dy, dweight, &g, 0, p.rows, p.F, accumulate)
+    elif fills_vectors(p.F):
+        multiply(cols, 1, p.column_pitch, dy, p.filter_pitch, dweight, p.filter_pitch, p.K, p.rows,
+                 p.F, accumulate)
     else:
-        gemm(True, False, K, F, rows, cols, K, dy, F,
-             1 if accumulate else 0, dweight, F)
+        gemm(True, False, p.K, p.F, p.rows, cols, p.column_pitch, dy, p.filter_pitch,
+             1 if accumulate else 0, dweight, p.filter_pitch)
 
 
 cdef inline void dy_times_transposed(
-    const real* dy, const real* weight, const real* transposed, real* dcols,
-    Py_ssize_t rows, Py_ssize_t K, Py_ssize_t F,
+    const real* dy, const real* weight, const real* transposed, real* dcols, const Product* p,
 ) noexcept nogil:
     """dcols = dy · weightᵀ, with dy of shape (rows, F), weight (K, F) and its transpose."""
-    if fills_vectors(K):
-        multiply(dy, F, 1, transposed, K, dcols, K,
-                 rows, F, K, False)
+    if fills_vectors(p.K):
+        multiply(dy, p.filter_pitch, 1, transposed, p.K, dcols, p.column_pitch, p.rows, p.F, p.K,
+                 False)
     else:
-        gemm(False, True, rows, K, F, dy, F, weight, F, 0, dcols, K)
+        gemm(False, True, p.rows, p.K, p.F, dy, p.filter_pitch, weight, p.filter_pitch, 0,
+             dcols, p.column_pitch)
 
 
 cdef inline kernel multiply(

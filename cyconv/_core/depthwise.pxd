@@ -1,0 +1,299 @@
+"""Depthwise convolution: a filter for each channel, so that vectors run along the channels.
+
+A matrix product has nothing to share here. The windows are read from the image; eight output pixels
+with the same taps inside the image share each vector of weights. dx is such a convolution as well:
+an input pixel sums over the output pixels that read it, of which, with a stride, every residue of
+its position has others. All channels of a tap are neighbours: the weight is a matrix (KH*KW, F).
+"""
+
+from cyconv._core.columns cimport Window, is_identity, zero
+from cyconv._core.kernel cimport kernel
+from cyconv._core.packs cimport PACK, pack, pack_leaky, pack_load, pack_store
+from cyconv._core.real cimport real
+
+
+cdef struct Axis:
+    # Tap t of position i reads the source at first + i*step + t*apart, if that is in [low, high);
+    # it is the kernel's tap + t*tap_step.
+    Py_ssize_t first, step, apart, taps, low, high, tap, tap_step
+
+
+cdef struct Taps:
+    Py_ssize_t begin, end
+
+
+cdef struct Sweep:
+    # target[p, :] = leaky(start[p, :] + sum over taps of source[p, tap, :] * weight[tap, :])
+    const real* source
+    const real* weight
+    const real* start
+    real* target
+    # Floats from one pixel to the next, and from one tap to the next, down and across.
+    Py_ssize_t source_step, start_step, target_step, down, across, weight_down, weight_across
+    Taps rows, columns
+    real slope
+
+
+cdef inline bint is_depthwise(const Window* g, Py_ssize_t F) noexcept nogil:
+    """Tell whether each channel has one filter, and there are several."""
+    return g.C == 1 and g.pitch > 1 and F == g.pitch
+
+
+cdef inline Taps taps_at(const Axis* axis, Py_ssize_t i) noexcept nogil:
+    """Return the taps of a position that lie inside the source: their number may be zero."""
+    cdef Py_ssize_t at = axis.first + i * axis.step - axis.low, room = axis.high - axis.low
+    cdef Py_ssize_t apart = axis.apart
+    cdef Taps taps
+    if apart < 0:   # seen from the other end
+        at, apart = room - 1 - at, -apart
+    taps.begin, taps.end = 0, axis.taps
+    if at < 0:
+        taps.begin = min((apart - 1 - at) // apart, axis.taps)
+    if at >= room:
+        taps.end = 0
+    elif at + (axis.taps - 1) * apart >= room:
+        taps.end = (room - 1 - at) // apart + 1
+    taps.end = max(taps.end, taps.begin)
+    return taps
+
+
+cdef inline Axis readers(
+    Py_ssize_t position, Py_ssize_t stride, Py_ssize_t dilation, Py_ssize_t taps, Py_ssize_t low,
+    Py_ssize_t high,
+) noexcept nogil:
+    """Return which outputs read a position of the padded image, and those `stride` behind it.
+
+    Output o reads it by tap k if o*stride + k*dilation == position: the next such k is tap_step on.
+    """
+    cdef Axis axis
+    axis.step, axis.low, axis.high, axis.taps = 1, low, high, 0
+    axis.tap, axis.tap_step = 0, 1
+    while axis.tap < taps and (position - axis.tap * dilation) % stride:
+        axis.tap += 1
+    while axis.tap_step < taps and axis.tap_step * dilation % stride:
+        axis.tap_step += 1
+    axis.first = (position - axis.tap * dilation) // stride
+    axis.apart = -(axis.tap_step * dilation // stride)
+    if axis.tap < taps:
+        axis.taps = (taps - 1 - axis.tap) // axis.tap_step + 1
+    if axis.taps < 2:
+        axis.apart = -1   # of one tap only
+    return axis
+
+
+cdef inline bint same(Taps a, Taps b) noexcept nogil:
+    return a.begin == b.begin and a.end == b.end
+
+
+cdef inline kernel depthwise_forward(
+    const real* x, const real* weight, const real* bias, real* y, const Window* g, real slope,
+    Py_ssize_t first, Py_ssize_t last,
+) noexcept nogil:
+    """y = leaky_relu(x convolved with weight + bias) for the output rows first <= (n, oh) < last.
+
+    Writes: y of these rows.   Aliasing: none allowed.
+    Parallel over: nothing.    Retains: nothing.
+    """
+    cdef Py_ssize_t F = g.pitch, row
+    cdef Axis down = Axis(-g.pad_top, g.stride_h, g.dilation_h, g.KH, 0, g.H, 0, 1)
+    cdef Axis across = Axis(-g.pad_left, g.stride_w, g.dilation_w, g.KW, 0, g.W, 0, 1)
+    cdef Sweep s
+    s.slope, s.start, s.start_step = slope, bias, 0
+    s.source_step, s.target_step = g.stride_w * F, F
+    s.down, s.across = g.dilation_h * g.W * F, g.dilation_w * F
+    s.weight, s.weight_down, s.weight_across = weight, g.KW * F, F
+    for row in range(first, last):
+        s.rows = taps_at(&down, row % g.OH)
+        s.source = x + ((row // g.OH * g.H + row % g.OH * g.stride_h - g.pad_top) * g.W
+                        - g.pad_left) * F
+        s.target = y + row * g.OW * F
+        sweep_line(&s, &across, g.OW, F)
+
+
+cdef inline kernel depthwise_input(
+    const real* dy, const real* weight, real* dx, const Window* g, Py_ssize_t first,
+    Py_ssize_t last,
+) noexcept nogil:
+    """dx[n, ih, iw, f] += weight[kh, kw, 0, f] * dy[n, oh, ow, f] for the given output rows.
+
+    Writes: the pixels under the rows, which must hold numbers unless the kernel is 1x1.
+    Aliasing: none allowed.   Parallel over: nothing.   Retains: nothing.
+    """
+    cdef Py_ssize_t n, begin, end
+    if is_identity(g):
+        zero(dx + first * g.W * g.pitch, (last - first) * g.W * g.pitch)
+    for n in range(first // g.OH, (last - 1) // g.OH + 1):
+        begin, end = max(first - n * g.OH, 0), min(last - n * g.OH, g.OH)
+        input_lines(dy + n * g.OH * g.OW * g.pitch, weight, dx + n * g.H * g.W * g.pitch, g,
+                    begin, end)
+
+
+cdef inline void input_lines(
+    const real* dy, const real* weight, real* dx, const Window* g, Py_ssize_t begin,
+    Py_ssize_t end,
+) noexcept nogil:
+    """The lines of one image that the output rows begin <= oh < end read."""
+    # forward: y[oh, ow] += x[oh*stride_h + kh*dilation_h - pad_top, ...] * weight[kh, kw],
+    # so a line takes dy of oh = (ih + pad_top - kh*dilation_h) / stride_h, where that is whole.
+    cdef Py_ssize_t F = g.pitch, ih, iw, top = begin * g.stride_h - g.pad_top
+    cdef Py_ssize_t bottom = (end - 1) * g.stride_h + (g.KH - 1) * g.dilation_h + 1 - g.pad_top
+    cdef Axis down, across
+    cdef Sweep s
+    s.slope = 1
+    s.source_step = F
+    s.start_step = s.target_step = g.stride_w * F
+    for ih in range(max(top, 0), min(bottom, g.H)):
+        down = readers(ih + g.pad_top, g.stride_h, g.dilation_h, g.KH, begin, end)
+        s.rows = taps_at(&down, 0)
+        s.down, s.weight_down = down.apart * g.OW * F, down.tap_step * g.KW * F
+        for iw in range(min(g.stride_w, g.W)):
+            across = readers(iw + g.pad_left, g.stride_w, g.dilation_w, g.KW, 0, g.OW)
+            s.across, s.weight_across = across.apart * F, across.tap_step * F
+            s.source = dy + (down.first * g.OW + across.first) * F
+            s.weight = weight + (down.tap * g.KW + across.tap) * F
+            s.start = s.target = dx + (ih * g.W + iw) * F
+            sweep_line(&s, &across, (g.W - iw + g.stride_w - 1) // g.stride_w, F)
+
+
+cdef inline void sweep_line(
+    Sweep* s, const Axis* across, Py_ssize_t pixels, Py_ssize_t F,
+) noexcept nogil:
+    """All pixels of a line, up to eight with the same taps at once."""
+    cdef Py_ssize_t i = 0, count
+    while i < pixels:
+        s.columns = taps_at(across, i)
+        count = 8
+        while count > 1 and (
+                i + count > pixels or not same(taps_at(across, i + count - 1), s.columns)):
+            count //= 2
+        if count == 8:
+            sweep_channels(s, i, 8, F)
+        elif count == 4:
+            sweep_channels(s, i, 4, F)
+        elif count == 2:
+            sweep_channels(s, i, 2, F)
+        else:
+            sweep_channels(s, i, 1, F)
+        i += count
+
+
+cdef inline void sweep_channels(
+    const Sweep* s, Py_ssize_t i, Py_ssize_t pixels, Py_ssize_t F,
+) noexcept nogil:
+    cdef Py_ssize_t f = 0
+    while f + PACK <= F:
+        sweep(s, i, pixels, f, PACK)
+        f += PACK
+    if f < F:
+        sweep(s, i, pixels, f, F - f)
+
+
+cdef inline void sweep(
+    const Sweep* s, Py_ssize_t i, Py_ssize_t pixels, Py_ssize_t f, Py_ssize_t n,
+) noexcept nogil:
+    """n channels of the pixels i, i + 1, ..., a number that the compiler sees."""
+    cdef Py_ssize_t row, p, _
+    cdef pack[8] total
+    cdef pack factor
+    cdef const real* source
+    cdef const real* weight
+    for p in range(pixels):
+        total[p] = pack_load(s.start + (i + p) * s.start_step + f, n)
+    for row in range(s.rows.begin, s.rows.end):
+        source = s.source + row * s.down + s.columns.begin * s.across + i * s.source_step + f
+        weight = s.weight + row * s.weight_down + s.columns.begin * s.weight_across + f
+        for _ in range(s.columns.end - s.columns.begin):
+            factor = pack_load(weight, n)
+            for p in range(pixels):
+                total[p] = total[p] + pack_load(source + p * s.source_step, n) * factor
+            source += s.across
+            weight += s.weight_across
+    for p in range(pixels):
+        pack_store(s.target + (i + p) * s.target_step + f, pack_leaky(total[p], s.slope), n)
+
+
+cdef inline kernel depthwise_weight(
+    const real* x, const real* dy, real* dw, const Window* g, Py_ssize_t first, Py_ssize_t last,
+    bint accumulate,
+) noexcept nogil:
+    """dw[kh, kw, 0, f] (+)= x[n, ih, iw, f] * dy[n, oh, ow, f] for the given output rows.
+
+    Writes: dw.                Aliasing: none allowed.
+    Parallel over: nothing.    Retains: nothing.
+    """
+    cdef Py_ssize_t F = g.pitch, row, ow, end
+    cdef Axis down = Axis(-g.pad_top, g.stride_h, g.dilation_h, g.KH, 0, g.H, 0, 1)
+    cdef Axis across = Axis(-g.pad_left, g.stride_w, g.dilation_w, g.KW, 0, g.W, 0, 1)
+    cdef Taps rows, columns
+    cdef const real* corner
+    if not accumulate:
+        zero(dw, g.KH * g.KW * F)
+    for row in range(first, last):
+        rows = taps_at(&down, row % g.OH)
+        corner = x + ((row // g.OH * g.H + row % g.OH * g.stride_h - g.pad_top) * g.W
+                      - g.pad_left) * F
+        ow = 0
+        while ow < g.OW:
+            columns = taps_at(&across, ow)
+            end = ow + 1
+            while end < g.OW and same(taps_at(&across, end), columns):
+                end += 1
+            weight_taps(corner + ow * g.stride_w * F, dy + (row * g.OW + ow) * F, dw, g, rows,
+                        columns, end - ow)
+            ow = end
+
+
+cdef inline void weight_taps(
+    const real* corner, const real* dy, real* dw, const Window* g, Taps rows, Taps columns,
+    Py_ssize_t pixels,
+) noexcept nogil:
+    """The taps of neighbouring pixels, nine at once: as many as a 3x3 kernel has."""
+    cdef Py_ssize_t width = columns.end - columns.begin
+    cdef Py_ssize_t taps = (rows.end - rows.begin) * width, t = 0, count, i, kh, kw
+    cdef Py_ssize_t[9] place, weight
+    while t < taps:
+        count = 9 if t + 9 <= taps else 3 if t + 3 <= taps else 1
+        for i in range(count):
+            kh, kw = rows.begin + (t + i) // width, columns.begin + (t + i) % width
+            place[i] = (kh * g.dilation_h * g.W + kw * g.dilation_w) * g.pitch
+            weight[i] = (kh * g.KW + kw) * g.pitch
+        if count == 9:
+            weight_channels(corner, dy, dw, place, weight, g, pixels, 9)
+        elif count == 3:
+            weight_channels(corner, dy, dw, place, weight, g, pixels, 3)
+        else:
+            weight_channels(corner, dy, dw, place, weight, g, pixels, 1)
+        t += count
+
+
+cdef inline void weight_channels(
+    const real* corner, const real* dy, real* dw, const Py_ssize_t* place,
+    const Py_ssize_t* weight, const Window* g, Py_ssize_t pixels, Py_ssize_t taps,
+) noexcept nogil:
+    cdef Py_ssize_t f = 0
+    while f + PACK <= g.pitch:
+        weight_pack(corner + f, dy + f, dw + f, place, weight, g, pixels, taps, PACK)
+        f += PACK
+    if f < g.pitch:
+        weight_pack(corner + f, dy + f, dw + f, place, weight, g, pixels, taps, g.pitch - f)
+
+
+cdef inline void weight_pack(
+    const real* x, const real* dy, real* dw, const Py_ssize_t* place, const Py_ssize_t* weight,
+    const Window* g, Py_ssize_t pixels, Py_ssize_t taps, Py_ssize_t n,
+) noexcept nogil:
+    """n channels of some taps, a number that the compiler sees."""
+    # forward: y[p] += x[p + place[i]] * weight[i]
+    cdef Py_ssize_t step = g.stride_w * g.pitch, i, _
+    cdef pack[9] total
+    cdef pack slope
+    for i in range(taps):
+        total[i] = pack_load(dw + weight[i], n)
+    for _ in range(pixels):
+        slope = pack_load(dy, n)
+        for i in range(taps):
+            total[i] = total[i] + pack_load(x + place[i], n) * slope
+        x += step
+        dy += g.pitch
+    for i in range(taps):
+        pack_store(dw + weight[i], total[i], n)
