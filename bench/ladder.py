@@ -49,7 +49,7 @@ class Rung(NamedTuple):
 
 
 class RungConv2D(Conv2D):
-    """A convolution by a rung; without compiled operations, so that the step goes by layers."""
+    """A convolution by a rung: a layer with a forward of its own is a stage of its own."""
 
     def __init__(self, rung, **config):
         super().__init__(**config)
@@ -62,16 +62,12 @@ class RungConv2D(Conv2D):
 
     def backward(self, dy):
         """Write dweight and dbias, and return dx, or None for the first layer."""
-        weight, need_dx = self.parameters["weight"], self.index > 0
+        weight, need_dx = self.parameters["weight"], self.number > 0
         dx, dweight, dbias = self.rung.conv2d_backward(
             dy, self.x, weight, self.stride, need_dx=need_dx
         )
         self.gradients["weight"][...], self.gradients["bias"][...] = dweight, dbias
         return dx
-
-    def operations(self, arena, first):
-        """Return None: there are none."""
-        return None
 
 
 def compiled_loops():

@@ -83,7 +83,7 @@ def _conv_passes(layer, x, w, b, dy):
         Pass(name, "dweight", *work, partial(backward, need_dx=False)),
         Pass(name, "dx", *work, backward, beyond=True),
     ]
-    return found if layer.index else found[:2]
+    return found if layer.number else found[:2]
 
 
 def _linear_passes(layer, x, w, b, dy):

@@ -11,7 +11,7 @@ import argparse
 import numpy as np
 
 import cyconv
-from cyconv import functional, plan
+from cyconv import tuning
 from cyconv.measure import STILL
 from cyconv.timing import interleave, print_row, seconds_each
 
@@ -30,13 +30,13 @@ def step_tasks(make, batch):
     """Return the training step's task for each number of images in a block."""
     rng = np.random.default_rng(0)
     x, labels = rng.random((batch, 28, 28, 1), np.float32), rng.integers(0, 10, batch)
-    tasks, losses, most = [], [], plan.MOST_IMAGES
+    tasks, losses, most = [], [], tuning.MAX_IMAGES_PER_BLOCK
     for images in BLOCKS:
-        plan.MOST_IMAGES = images
+        tuning.MAX_IMAGES_PER_BLOCK = images
         net, adam = make(), cyconv.Adam(STILL)
         tasks.append(lambda net=net, adam=adam: net.train_step(x, labels, adam))
         losses.append(tasks[-1]())
-    plan.MOST_IMAGES = most
+    tuning.MAX_IMAGES_PER_BLOCK = most
     np.testing.assert_allclose(losses, losses[0], rtol=1e-5)
     return tasks
 
@@ -50,12 +50,12 @@ def layer_tasks(batch, image, filters, stride, padding):
     )
 
     def task(kilobytes):
-        functional.TILE_BYTES, before = kilobytes * 1024, functional.TILE_BYTES
+        tuning.TILE_BYTES, before = kilobytes * 1024, tuning.TILE_BYTES
         try:
             y = cyconv.conv2d(x, w, None, stride, padding)
             return y, cyconv.conv2d_backward(y, x, w, stride, padding)[1]
         finally:
-            functional.TILE_BYTES = before
+            tuning.TILE_BYTES = before
 
     first = task(TILES[0])
     for kilobytes in TILES[1:]:
@@ -82,10 +82,10 @@ def main():
     for batch in (64, 512):
         tasks = step_tasks(cyconv.presets.exercise, batch)
         print_factors(
-            f"exercise, batch {batch}", tasks, BLOCKS.index(plan.MOST_IMAGES), options.turns
+            f"exercise, batch {batch}", tasks, BLOCKS.index(tuning.MAX_IMAGES_PER_BLOCK), options.turns
         )
     print_row(("layer: KiB of columns in a tile", *TILES), WIDTHS)
-    base = TILES.index(functional.TILE_BYTES // 1024)
+    base = TILES.index(tuning.TILE_BYTES // 1024)
     for layer in LAYERS:
         (H, W, C), (KH, KW, F) = layer[1:3]
         name = f"{layer[0]} of {H}x{W}x{C}, {KH}x{KW}x{F}"

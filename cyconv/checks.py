@@ -155,11 +155,11 @@ def aligned(rows: int, size: int, dtype, who: str, name: str) -> np.ndarray:
     return memory[first : first + rows * padded].reshape(rows, padded)
 
 
-def blas_extent(size: int, who: str, name: str) -> None:
+def blas_extent(size: int, who: str, name: str, remedy: str = "kernel") -> None:
     """Raise OverflowError if an extent of a matrix is more than BLAS can count."""
     if size > BLAS_LIMIT:
         raise OverflowError(
-            f"{who}: {name} is {size:,}, but BLAS counts to {BLAS_LIMIT:,}; use a smaller kernel"
+            f"{who}: {name} is {size:,}, but BLAS counts to {BLAS_LIMIT:,}; use a smaller {remedy}"
         )
 
 

@@ -238,13 +238,13 @@ def part_height(geometry: Geometry, F: int, images: int, itemsize: int) -> int:
 
 
 def least_rows(geometry: Geometry, F: int) -> int:
-    """Return how many output rows have tuning.MIN_PIXELS and tuning.MIN_PRODUCTS."""
+    """Return how many output rows are worth a thread."""
     products = geometry.OW * geometry.taps * F
     return max(-(-tuning.MIN_PIXELS // geometry.OW), -(-tuning.MIN_PRODUCTS // products))
 
 
 def tile_rows(geometry: Geometry, rows: int, itemsize: int) -> int:
-    """Return how many output rows' columns fit into tuning.TILE_BYTES: at least 1, at most `rows`."""
+    """Return how many output rows' columns fit into a tile: at least 1, at most `rows`."""
     return max(1, min(rows, tuning.TILE_BYTES // (geometry.OW * geometry.taps * itemsize)))
 
 

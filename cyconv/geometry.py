@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 LIMIT = 2**62  # of every extent: a position in the padded image fits into 64 bits
@@ -241,6 +242,12 @@ def resolve(
     pads = padding_pairs(padding, who)
     apart = pair(dilation, who, "dilation")
     rounding = rounding_mode(rounding, who)
+    return _resolve((H, W, C), kernel, step, pads, who, apart, rounding)
+
+
+@lru_cache(maxsize=1024)  # a call of conv2d on a small image takes longer for this than to compute
+def _resolve(input_shape, kernel, step, pads, who, apart, rounding) -> Geometry:
+    H, W, C = input_shape
     both = (pads, pads) if pads == "same" else pads
     axes = [_Axis(*axis) for axis in zip(_AXES, (H, W), kernel, step, both, apart, strict=True)]
     (OH, top, bottom), (OW, left, right) = (

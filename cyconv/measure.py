@@ -49,8 +49,8 @@ class Convolution(NamedTuple):
         """Return the sizes of a Conv2D or a Linear that belongs to a network."""
         shape = layer.parameters["weight"].shape
         if len(shape) == 2:
-            return cls((1, 1, shape[0]), (1, 1, *shape), name=f"linear {layer.index}")
-        return cls(layer.input_shape, shape, layer.stride, layer.padding, f"conv {layer.index}")
+            return cls((1, 1, shape[0]), (1, 1, *shape), name=f"linear {layer.name}")
+        return cls(layer.input_shape, shape, layer.stride, layer.padding, f"conv {layer.name}")
 
     @property
     def geometry(self) -> Geometry:

@@ -173,7 +173,7 @@ class Memory:
         whole = [step.reads for step in program.steps if step.stage is not None]
         seen = {program.storage[buffer] for reads in whole for buffer in reads}
         self._converts = 0 in seen or program.storage[program.output] == 0
-        self._kernels, self._dtype = program.kernels, program.dtype
+        self._kernels, self._dtype, self._who = program.kernels, program.dtype, program.who
         self.cuts = {stage: stage.cut(images, threads) for stage in program.stages}
         cuts = [cut for cut in self.cuts.values() if cut]
         shared = whole_lines(program.places.held * images)
@@ -185,7 +185,7 @@ class Memory:
             cut["at"] = np.array([size, scratch, accumulators, shared], np.intp)
             size += cut["frames"]
         # Whole lines, and one more number, so that no kernel is given the end of an array.
-        (self._memory,) = checks.aligned(1, size + 1, self._dtype, "Network", "working memory")
+        (self._memory,) = checks.aligned(1, size + 1, self._dtype, program.who, "working memory")
         self._shared = shared
         most = max((cut["accumulators"] for cut in cuts), default=1)
         rows = most if program.sums else 1
@@ -199,7 +199,7 @@ class Memory:
     def take(self, x: np.ndarray) -> None:
         """Take the images of a pass, of shape (N, inputs)."""
         if x.dtype == np.uint8 and self._converts:
-            pixels, x = x, checks.allocate(x.shape, self._dtype, "Network", "images")
+            pixels, x = x, checks.allocate(x.shape, self._dtype, self._who, "images")
             self._kernels.elementwise.from_pixels(
                 pixels.reshape(-1), x.reshape(-1), self.threads
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import threading
 from collections.abc import Callable, Sequence
@@ -97,7 +96,7 @@ class Network:
             # A stream for each layer: its start does not depend on the layers before it.
             layer.initialize(index, self.seed)
             first, first_state = first + layer.size, first_state + layer.state_size
-        self._passes = Passes(self.layers, self.input_shape, arenas)
+        self._passes = Passes(self.layers, self.input_shape, arenas, "Network")
         self._training = threading.Lock()
         self._steps = 0  # in training so far: what random numbers are counted by
 
@@ -353,10 +352,7 @@ class Network:
     def summary(self) -> str:
         """Return a table of the layers, their output shapes and parameters."""
         rows = [("", "layer", "output", "parameters")]
-        rows += [
-            (f"{layer.name}", f"{layer}", checks.shape_text(layer.output_shape), f"{layer.size:,}")
-            for layer in self.layers
-        ]
+        rows += [layer.row() for each in self.layers for layer in each.walk()]
         widths = [max(len(row[column]) for row in rows) for column in range(4)]
         lines = [
             f"{a:>{widths[0]}}  {b:<{widths[1]}}  {c:<{widths[2]}}  {d:>{widths[3]}}"
@@ -403,9 +399,7 @@ class Network:
         The layers, your own included, are built again from their attributes. Unpickling runs what
         the pickle names: it is for processes of one's own, and `save` for files to keep or share.
         """
-        layers = list(map(copy.copy, self.layers))
-        for layer in layers:
-            layer.reset()
+        layers = [layer.fresh() for layer in self.layers]
         arguments = (layers, self.input_shape, self.seed, str(self._parameters.dtype))
         return type(self), arguments, (self._parameters, self._state, self._steps)
 

@@ -27,12 +27,14 @@ class Passes:
     input_shape : tuple of int
         Shape of one sample.
     arenas : Arenas
+    who : str
+        The name that an error begins with.
     """
 
     def __init__(
-        self, layers: Sequence[Any], input_shape: tuple[int, ...], arenas: Arenas
+        self, layers: Sequence[Any], input_shape: tuple[int, ...], arenas: Arenas, who: str
     ) -> None:
-        self._layers, self._arenas = layers, arenas
+        self._layers, self._arenas, self._who = layers, arenas, who
         self._input_shape, self._size = input_shape, math.prod(input_shape)
         first, size = layers[0].first, sum(layer.size for layer in layers)
         self._own = slice(first, first + size)
@@ -49,7 +51,7 @@ class Passes:
         key = dtype, *sorted(kind.items())
         if key not in self._programs:
             layers = self._layers[:-1] if kind.pop("without_last", False) else self._layers
-            self._programs[key] = Program(layers, self._size, self._of(dtype), **kind)
+            self._programs[key] = Program(layers, self._size, self._of(dtype), who=self._who, **kind)
         return self._programs[key]
 
     def _of(self, dtype: np.dtype) -> Arenas:

@@ -64,6 +64,8 @@ class Program:
     backward : bool
         Whether what is computed forward is kept for a way back, which also gives the gradient of
         the input.
+    who : str
+        The name that an error begins with.
     """
 
     def __init__(
@@ -74,7 +76,9 @@ class Program:
         training: bool = False,
         classes: int | None = None,
         backward: bool = False,
+        who: str = "Network",
     ) -> None:
+        self.who = who
         self.arenas, self.training = arenas, training
         self.dtype = arenas.parameters.dtype
         self.kernels = of(self.dtype)

@@ -141,7 +141,7 @@ class WholeBatch:
 
     def __init__(self, program: Any, step: Any) -> None:
         op, arenas = step.op, program.arenas
-        self._op, self._linear = op, program.kernels.linear
+        self._op, self._linear, self._who = op, program.kernels.linear, program.who
         self._elementwise = program.kernels.elementwise
         shape, end = (op.inputs, op.outputs), op.first + op.size
         self._weight, self._dweight = (
@@ -159,6 +159,7 @@ class WholeBatch:
         self._dy = places.gradient(y)
 
     def cut(self, images: int, threads: int) -> dict[str, Any]:
+        checks.blas_extent(images, self._who, "the batch", "batch")
         return {}
 
     def forward(self, memory: Memory) -> None:
@@ -255,10 +256,9 @@ class ByLayer:
         layer = self._layer
         dy = memory.array(self._dy).reshape(memory.images, *layer.output_shape)
         dx = layer.backward(dy.copy())
-        dx = checks.array(
-            dx, layer.who, "what backward returns", (memory.images, *layer.input_shape)
-        )
         if self._dx is not None:
+            shape = memory.images, *layer.input_shape
+            dx = checks.array(dx, layer.who, "what backward returns", shape)
             memory.array(self._dx)[...] = dx.reshape(memory.images, -1)
         arena = self._program.arenas.gradients
         for name, begin, end in layer.places():

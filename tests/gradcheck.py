@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from cyconv.layers import LeakyReLU, MaxPool2D, Residual
+
 STEP = 1e-5
 
 
@@ -49,3 +51,28 @@ def check_gradient(loss, array, gradient, name, tolerance=1e-6, most=None, seed=
         )
     assert compared > 0.9 * len(places), f"{name}: {compared} of {len(places)} away from kinks"
     return compared
+
+
+def sides_of_kinks(layer, x, **mode):
+    """Return a layer's output, and on which side of each kink inside it the computation was."""
+    if isinstance(layer, Residual):
+        y, sides = 0, b""
+        for branch in (layer.body, layer.shortcut):
+            out, more = sides_of_chain(branch, x, **mode)
+            y, sides = y + out, sides + more
+        return y, sides
+    y = layer.forward(x, **mode) if layer.is_described else layer.forward(x)
+    if isinstance(layer, LeakyReLU):
+        return y, (x > 0).tobytes()
+    if isinstance(layer, MaxPool2D):
+        return y, (layer.backward(np.ones_like(y)) > 0).tobytes()
+    return y, b""
+
+
+def sides_of_chain(layers, x, **mode):
+    """Return the output of layers in a row, and the sides of all their kinks."""
+    sides = b""
+    for layer in layers:
+        x, more = sides_of_kinks(layer, x, **mode)
+        sides += more
+    return x, sides

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import cyconv
-from cyconv import Network, checks, threads
+from cyconv import Network, checks, tuning, threads
 from cyconv.geometry import LIMIT
 from cyconv.layers import Conv2D, Im2Col, Linear
 
@@ -19,6 +19,7 @@ def small(monkeypatch):
     """Let the machine have little memory, and BLAS count to ten."""
     monkeypatch.setattr(checks, "_MEMORY", MEMORY)
     monkeypatch.setattr(checks, "BLAS_LIMIT", 10)
+    monkeypatch.setattr(tuning, "WHOLE_BATCH_BYTES", 0)
 
 
 def ones(*shape):
@@ -116,7 +117,7 @@ TOO_LARGE = {  # what is allocated, and its first call that asks for more than t
     "Network: parameters": lambda: Network([Linear(30)], (10,)),
     "Network: working memory": lambda: Network([Linear(2)], (1,)).predict(ones(200, 1)),
     "Linear: parameters and gradients": lambda: Linear(100).forward(ones(1, 1)),
-    "Linear: y": lambda: Linear(5).forward(ones(100, 1)),
+    "Linear: working memory": lambda: Linear(5).forward(ones(100, 1)),
     "Linear: x": lambda: Linear(1).forward(ones(1, 300)[:, ::-1]),
 }
 UNCOUNTED = {

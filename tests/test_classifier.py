@@ -88,7 +88,7 @@ def test_parameters_stay_as_they_were_given(digits):
     given = classifier.get_params()
     classifier.fit(*digits)
     assert all(classifier.get_params()[name] is value for name, value in given.items())
-    assert [layer.index for layer in layers] == [None, None]
+    assert [layer.name for layer in layers] == [None, None]
     assert repr(clone(classifier)) == repr(classifier)
     assert classifier.network_.layers[0].out_channels == 2
     assert classifier.history_.loss

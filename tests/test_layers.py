@@ -1,13 +1,15 @@
 """One table of layers, one list of laws."""
 
+import inspect
+
 import numpy as np
 import pytest
 
 import cyconv
 from cyconv import Network
 from cyconv.layers import Conv1D, Conv2D, Flatten, Im2Col, LeakyReLU, Softmax
-from tests import reference
-from tests.gradcheck import check_gradient
+from tests import reference, zoo
+from tests.gradcheck import check_gradient, sides_of_kinks
 from tests.zoo import LAYERS
 
 N = 3
@@ -29,29 +31,39 @@ def made(row, dtype=np.float64, draw=away_from_zero, images=N):
     rng = np.random.default_rng(11)
     layer = row.make()
     layer.setup(row.input_shape)
-    layer.bind(np.zeros(layer.size, dtype), np.zeros(layer.size, dtype))
+    sizes = layer.size, layer.size, layer.state_size
+    layer.bind(*(np.zeros(size, dtype) for size in sizes))
     for parameter in layer.parameters.values():
         parameter[...] = draw(rng, parameter.shape)
+    for name, state in layer.state.items():
+        state[...] = rng.uniform(0.5, 2, state.shape) if "var" in name else draw(rng, state.shape)
     x = draw(rng, (images, *layer.input_shape)).astype(dtype)
     return layer, x, draw(rng, (images, *layer.output_shape)).astype(dtype)
 
 
-def both_ways(layer, x, dy):
+def both_ways(layer, x, dy, **mode):
     """Return y, dx and the parameters' gradients by name."""
-    results = {"y": layer.forward(x), "dx": layer.backward(dy)}
+    results = {"y": layer.forward(x, **mode), "dx": layer.backward(dy)}
     return results | {name: array.copy() for name, array in layer.gradients.items()}
 
 
-def test_gradients_are_the_differences_of_the_output(row):
+@pytest.mark.parametrize("training", (False, True))
+def test_gradients_are_the_differences_of_the_output(row, training):
     layer, x, dy = made(row)
-    results = both_ways(layer, x, dy)
+    mode = {"training": training} if takes_mode(layer) else {}
+    results = both_ways(layer, x, dy, **mode)
 
     def loss():
-        return (layer.forward(x) * dy).sum(), None
+        return (layer.forward(x, **mode) * dy).sum(), sides_of_kinks(layer, x, **mode)[1]
 
     check_gradient(loss, x, results["dx"], "x", most=300)
     for name, parameter in layer.parameters.items():
         check_gradient(loss, parameter, results[name], name, most=300)
+
+
+def takes_mode(layer):
+    """Tell whether a layer's forward takes `training`."""
+    return "training" in inspect.signature(layer.forward).parameters
 
 
 def test_output_shape_is_the_shape_of_the_output(row):
@@ -75,7 +87,11 @@ def test_a_batch_is_its_images_one_at_a_time(row, threads):
     for name, result in whole.items():
         parts = [each[name] for each in single]
         expected = np.concatenate(parts) if name in ("y", "dx") else np.sum(parts, axis=0)
-        np.testing.assert_array_equal(result, expected, name)
+        if row.roundings:  # not integers any more
+            largest = np.abs(expected).max()
+            np.testing.assert_allclose(result, expected, 0, 1e-6 * largest, err_msg=name)
+        else:
+            np.testing.assert_array_equal(result, expected, name)
 
 
 def test_float32_is_within_the_bound_of_float64(row):
@@ -87,6 +103,9 @@ def test_float32_is_within_the_bound_of_float64(row):
     small = made(row, np.float32, images=20)[0]
     for name, array in parameters.items():
         small.parameters[name][...] = array
+    for name, array in small.state.items():
+        layer.state[name][...] = array  # which was rounded
+    expected = both_ways(layer, x, dy)
     results = both_ways(small, np.float32(x), np.float32(dy))
     if isinstance(layer, Softmax):
         y = reference.softmax(x)
@@ -94,6 +113,9 @@ def test_float32_is_within_the_bound_of_float64(row):
         counts = {"y": 1, "dx": classes}
         total = (y * np.abs(dy)).sum(axis=-1, keepdims=True)
         magnitudes = {"y": y, "dx": y * (np.abs(dy) + total)}
+    elif row.roundings:
+        counts = dict.fromkeys(results, row.roundings)
+        magnitudes = {name: np.abs(array).max() for name, array in expected.items()}
     else:
         # Sums of products of ones count the products, of absolute values they are the bound's sum.
         for array in layer.parameters.values():
@@ -194,10 +216,10 @@ def test_a_layer_belongs_to_one_network(row):
 
 def test_repr_makes_the_layer_again(row):
     layer = row.make()
-    names = {**vars(cyconv.layers), type(layer).__name__: type(layer)}
+    names = vars(cyconv.layers) | vars(zoo)
     again = eval(repr(layer), names)
     assert type(again) is type(layer)
-    assert again.config == layer.config
+    assert repr(again.config) == repr(layer.config)
 
 
 # What each layer computes, by its definition.
@@ -207,10 +229,16 @@ def parts(layer):
     return layer.parameters["weight"], layer.parameters["bias"]
 
 
+def placing(case):
+    """Return how a case places its window, as a layer's arguments."""
+    names = "stride", "padding", "dilation", "rounding"
+    return {name: getattr(case, name) for name in names}
+
+
 def test_convolutions_are_the_definition():
     rng = np.random.default_rng(2)
-    for case in reference.random_cases(200, seed=2):
-        layer = Conv2D(case.F, case.kernel, case.stride, case.padding)
+    for case in reference.random_cases(200, seed=2, varied=True):
+        layer = Conv2D(case.F, case.kernel, groups=case.groups, **placing(case))
         x = reference.integers(rng, case.x_shape)
         layer.forward(x)
         weight, bias = parts(layer)
@@ -241,9 +269,9 @@ def test_one_dimension_is_np_convolve(padding):
 def test_im2col_and_one_by_one_equal_a_convolution():
     rng = np.random.default_rng(3)
     for case in reference.random_cases(100, seed=3):
-        geometry = case.kernel, case.stride, case.padding
-        whole = Network([Conv2D(case.F, *geometry)], case.x_shape[1:])
-        halves = Network([Im2Col(*geometry), Conv2D(case.F, 1)], case.x_shape[1:])
+        whole = Network([Conv2D(case.F, case.kernel, **placing(case))], case.x_shape[1:])
+        halves = [Im2Col(case.kernel, **placing(case)), Conv2D(case.F, 1)]
+        halves = Network(halves, case.x_shape[1:])
         for name, array in whole.parameters().items():
             array[...] = reference.integers(rng, array.shape)
             halves.parameters()[name.replace("0.", "1.")].reshape(-1)[...] = array.ravel()

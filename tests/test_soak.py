@@ -101,7 +101,7 @@ def failures():
         lambda: cyconv.conv2d(x, np.ones((3, 3, 2, 1), np.float32)),
         lambda: cyconv.im2col(x, 29),
         lambda: cyconv.set_num_threads(0),
-        lambda: Network([Conv2D(4, 8, 2), Linear(10)]),
+        lambda: Network([Conv2D(4, 8, stride=2), Linear(10)]),
         lambda: Network.load(os.devnull),
     ]
     turn = iter(range(sys.maxsize))

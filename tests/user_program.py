@@ -43,7 +43,7 @@ outputs: int = cyconv.conv_output_size(28, 4, stride=4)
 
 cyconv.set_num_threads(1)
 (x, labels), test = cyconv.datasets.load_digits()
-layers = [Conv2D(16, 4, 4), LeakyReLU(), Negative(), Flatten(), Linear(10), Softmax()]
+layers = [Conv2D(16, 4, stride=4), LeakyReLU(), Negative(), Flatten(), Linear(10), Softmax()]
 net = cyconv.Network(layers, input_shape=(28, 28, 1), seed=0)
 loss: float = net.train_step(x[:64], labels[:64], Descent())
 net.fit(x, labels, epochs=9, optimizer=cyconv.Adam(5e-3), validation_data=test, callbacks=[report])

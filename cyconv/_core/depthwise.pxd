@@ -6,20 +6,11 @@ an input pixel sums over the output pixels that read it, of which, with a stride
 its position has others. All channels of a tap are neighbours: the weight is a matrix (KH*KW, F).
 """
 
+from cyconv._core.axis cimport Axis, Taps, axis_across, axis_down, readers, same, taps_at
 from cyconv._core.columns cimport Window, is_identity, zero
 from cyconv._core.kernel cimport kernel
 from cyconv._core.packs cimport PACK, pack, pack_leaky, pack_load, pack_store
 from cyconv._core.real cimport real
-
-
-cdef struct Axis:
-    # Tap t of position i reads the source at first + i*step + t*apart, if that is in [low, high);
-    # it is the kernel's tap + t*tap_step.
-    Py_ssize_t first, step, apart, taps, low, high, tap, tap_step
-
-
-cdef struct Taps:
-    Py_ssize_t begin, end
 
 
 cdef struct Sweep:
@@ -39,52 +30,6 @@ cdef inline bint is_depthwise(const Window* g, Py_ssize_t F) noexcept nogil:
     return g.C == 1 and g.pitch > 1 and F == g.pitch
 
 
-cdef inline Taps taps_at(const Axis* axis, Py_ssize_t i) noexcept nogil:
-    """Return the taps of a position that lie inside the source: their number may be zero."""
-    cdef Py_ssize_t at = axis.first + i * axis.step - axis.low, room = axis.high - axis.low
-    cdef Py_ssize_t apart = axis.apart
-    cdef Taps taps
-    if apart < 0:   # seen from the other end
-        at, apart = room - 1 - at, -apart
-    taps.begin, taps.end = 0, axis.taps
-    if at < 0:
-        taps.begin = min((apart - 1 - at) // apart, axis.taps)
-    if at >= room:
-        taps.end = 0
-    elif at + (axis.taps - 1) * apart >= room:
-        taps.end = (room - 1 - at) // apart + 1
-    taps.end = max(taps.end, taps.begin)
-    return taps
-
-
-cdef inline Axis readers(
-    Py_ssize_t position, Py_ssize_t stride, Py_ssize_t dilation, Py_ssize_t taps, Py_ssize_t low,
-    Py_ssize_t high,
-) noexcept nogil:
-    """Return which outputs read a position of the padded image, and those `stride` behind it.
-
-    Output o reads it by tap k if o*stride + k*dilation == position: the next such k is tap_step on.
-    """
-    cdef Axis axis
-    axis.step, axis.low, axis.high, axis.taps = 1, low, high, 0
-    axis.tap, axis.tap_step = 0, 1
-    while axis.tap < taps and (position - axis.tap * dilation) % stride:
-        axis.tap += 1
-    while axis.tap_step < taps and axis.tap_step * dilation % stride:
-        axis.tap_step += 1
-    axis.first = (position - axis.tap * dilation) // stride
-    axis.apart = -(axis.tap_step * dilation // stride)
-    if axis.tap < taps:
-        axis.taps = (taps - 1 - axis.tap) // axis.tap_step + 1
-    if axis.taps < 2:
-        axis.apart = -1   # of one tap only
-    return axis
-
-
-cdef inline bint same(Taps a, Taps b) noexcept nogil:
-    return a.begin == b.begin and a.end == b.end
-
-
 cdef inline kernel depthwise_forward(
     const real* x, const real* weight, const real* bias, real* y, const Window* g, real slope,
     Py_ssize_t first, Py_ssize_t last,
@@ -95,8 +40,7 @@ cdef inline kernel depthwise_forward(
     Parallel over: nothing.    Retains: nothing.
     """
     cdef Py_ssize_t F = g.pitch, row
-    cdef Axis down = Axis(-g.pad_top, g.stride_h, g.dilation_h, g.KH, 0, g.H, 0, 1)
-    cdef Axis across = Axis(-g.pad_left, g.stride_w, g.dilation_w, g.KW, 0, g.W, 0, 1)
+    cdef Axis down = axis_down(g), across = axis_across(g)
     cdef Sweep s
     s.slope, s.start, s.start_step = slope, bias, 0
     s.source_step, s.target_step = g.stride_w * F, F
@@ -166,35 +110,45 @@ cdef inline void sweep_line(
         while count > 1 and (
                 i + count > pixels or not same(taps_at(across, i + count - 1), s.columns)):
             count //= 2
-        if count == 8:
-            sweep_channels(s, i, 8, F)
+        if s.source_step == s.across and s.columns.end - s.columns.begin == 3 and count > 2:
+            if count == 8:
+                sweep_channels(s, i, 8, 3, F)
+            else:
+                sweep_channels(s, i, 4, 3, F)
+        elif count == 8:
+            sweep_channels(s, i, 8, 0, F)
         elif count == 4:
-            sweep_channels(s, i, 4, F)
+            sweep_channels(s, i, 4, 0, F)
         elif count == 2:
-            sweep_channels(s, i, 2, F)
+            sweep_channels(s, i, 2, 0, F)
         else:
-            sweep_channels(s, i, 1, F)
+            sweep_channels(s, i, 1, 0, F)
         i += count
 
 
 cdef inline void sweep_channels(
-    const Sweep* s, Py_ssize_t i, Py_ssize_t pixels, Py_ssize_t F,
+    const Sweep* s, Py_ssize_t i, Py_ssize_t pixels, Py_ssize_t width, Py_ssize_t F,
 ) noexcept nogil:
     cdef Py_ssize_t f = 0
     while f + PACK <= F:
-        sweep(s, i, pixels, f, PACK)
+        sweep(s, i, pixels, width, f, PACK)
         f += PACK
     if f < F:
-        sweep(s, i, pixels, f, F - f)
+        sweep(s, i, pixels, width, f, F - f)
 
 
 cdef inline void sweep(
-    const Sweep* s, Py_ssize_t i, Py_ssize_t pixels, Py_ssize_t f, Py_ssize_t n,
+    const Sweep* s, Py_ssize_t i, Py_ssize_t pixels, Py_ssize_t width, Py_ssize_t f, Py_ssize_t n,
 ) noexcept nogil:
-    """n channels of the pixels i, i + 1, ..., a number that the compiler sees."""
-    cdef Py_ssize_t row, p, _
+    """n channels of the pixels i, i + 1, ...; `pixels` and `width` are numbers the compiler sees.
+
+    With a `width`, a pixel's taps are as many neighbours, and it shares all but one with the next
+    pixel: each is read once.
+    """
+    cdef Py_ssize_t row, p, k, _
     cdef pack[8] total
-    cdef pack factor
+    cdef pack[3] factors
+    cdef pack factor, value
     cdef const real* source
     cdef const real* weight
     for p in range(pixels):
@@ -202,12 +156,21 @@ cdef inline void sweep(
     for row in range(s.rows.begin, s.rows.end):
         source = s.source + row * s.down + s.columns.begin * s.across + i * s.source_step + f
         weight = s.weight + row * s.weight_down + s.columns.begin * s.weight_across + f
-        for _ in range(s.columns.end - s.columns.begin):
-            factor = pack_load(weight, n)
-            for p in range(pixels):
-                total[p] = total[p] + pack_load(source + p * s.source_step, n) * factor
-            source += s.across
-            weight += s.weight_across
+        if width:
+            for k in range(width):
+                factors[k] = pack_load(weight + k * s.weight_across, n)
+            for p in range(pixels + width - 1):
+                value = pack_load(source + p * s.across, n)
+                for k in range(width):
+                    if 0 <= p - k < pixels:
+                        total[p - k] = total[p - k] + value * factors[k]
+        else:
+            for _ in range(s.columns.end - s.columns.begin):
+                factor = pack_load(weight, n)
+                for p in range(pixels):
+                    total[p] = total[p] + pack_load(source + p * s.source_step, n) * factor
+                source += s.across
+                weight += s.weight_across
     for p in range(pixels):
         pack_store(s.target + (i + p) * s.target_step + f, pack_leaky(total[p], s.slope), n)
 
@@ -222,8 +185,7 @@ cdef inline kernel depthwise_weight(
     Parallel over: nothing.    Retains: nothing.
     """
     cdef Py_ssize_t F = g.pitch, row, ow, end
-    cdef Axis down = Axis(-g.pad_top, g.stride_h, g.dilation_h, g.KH, 0, g.H, 0, 1)
-    cdef Axis across = Axis(-g.pad_left, g.stride_w, g.dilation_w, g.KW, 0, g.W, 0, 1)
+    cdef Axis down = axis_down(g), across = axis_across(g)
     cdef Taps rows, columns
     cdef const real* corner
     if not accumulate:

@@ -15,7 +15,11 @@ cdef extern from *:
     #define CYCONV_PACK CYCONV_LANES
     typedef cyconv_vector cyconv_pack;
     #elif defined(__GNUC__)
-    #define CYCONV_PACK (16 / (ptrdiff_t) sizeof(cyconv_real))
+    #if CYCONV_SINGLE
+    #define CYCONV_PACK 4
+    #else
+    #define CYCONV_PACK 2
+    #endif
     typedef cyconv_real cyconv_pack
         __attribute__((vector_size(16), aligned(sizeof(cyconv_real)), may_alias));
     #else
@@ -89,13 +93,33 @@ cdef extern from *:
         cyconv_pack_mask positive = v > 0;
         return CYCONV_PICK(positive, v, scaled);
     }
-    /* The larger one; NaN counts as the largest. */
+    /* The larger one, NaN being the largest; and v where x is the largest, y, or where not. */
+    #if CYCONV_VECTORS && CYCONV_PACK == 16
     static inline cyconv_pack cyconv_pack_larger(cyconv_pack a, cyconv_pack b)
     {
+        /* vmaxps returns b if one of the two is NaN */
+        return (cyconv_pack) _mm512_mask_mov_ps(
+            _mm512_max_ps(a, b), _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), a);
+    }
+    static inline __mmask16 cyconv_pack_found(cyconv_pack x, cyconv_pack y)
+    {
+        return _mm512_cmp_ps_mask(x, y, _CMP_EQ_OQ) | _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
+    }
+    #define cyconv_pack_at(x, y, v) \
+        ((cyconv_pack) _mm512_maskz_mov_ps(cyconv_pack_found(x, y), v))
+    #define cyconv_pack_not_at(x, y, v) \
+        ((cyconv_pack) _mm512_maskz_mov_ps(~cyconv_pack_found(x, y), v))
+    #else
+    static inline cyconv_pack cyconv_pack_larger(cyconv_pack a, cyconv_pack b)
+    {
+    #if CYCONV_VECTORS
+        return (cyconv_pack) _mm256_blendv_ps(
+            _mm256_max_ps(a, b), a, _mm256_cmp_ps(a, a, _CMP_UNORD_Q));
+    #else
         cyconv_pack_mask second = (b > a) | (b != b);
         return CYCONV_PICK(second, b, a);
+    #endif
     }
-    /* v where x is the maximum y, 0 elsewhere; NaN in x is the maximum. */
     static inline cyconv_pack cyconv_pack_at(cyconv_pack x, cyconv_pack y, cyconv_pack v)
     {
         cyconv_pack_mask found = (x == y) | (x != x);
@@ -106,6 +130,7 @@ cdef extern from *:
         cyconv_pack_mask found = (x == y) | (x != x);
         return CYCONV_PICK(found, cyconv_pack_fill(0), v);
     }
+    #endif
     """
     const Py_ssize_t PACK "CYCONV_PACK"
     ctypedef real pack "cyconv_pack"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import functools
+import inspect
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -13,6 +16,31 @@ from cyconv import checks
 from cyconv.initializers import Initializer
 from cyconv.passes import Passes
 from cyconv.program import Arenas, Program
+
+
+Init = TypeVar("Init", bound=Callable[..., None])
+
+
+def names_after(last: str) -> Callable[[Init], Init]:
+    """Let a constructor say what to write if arguments after `last` are given by position."""
+
+    def decorate(init: Init) -> Init:
+        names = list(inspect.signature(init).parameters)  # self included
+        count = names.index(last)
+
+        @functools.wraps(init)
+        def checked(self, *given, **named):
+            if len(given) > count:
+                raise TypeError(
+                    f"{type(self).__name__}: arguments after {last} are given by name, such as "
+                    f"{names[count + 1]}={given[count]!r}, got {given!r} by position; a layer finds "
+                    "the number of its input channels by itself"
+                )
+            init(self, *given, **named)
+
+        return checked  # type: ignore[return-value]
+
+    return decorate
 
 
 class Declared(NamedTuple):
@@ -200,6 +228,15 @@ class Layer:
         """Undo `setup` and all that came after it: the layer belongs to no network again."""
         for child in self.children.values():
             child.reset()
+        self._forget()
+
+    def fresh(self) -> Layer:
+        """Return a copy that belongs to no network."""
+        layer = copy.copy(self)
+        layer._forget()
+        return layer
+
+    def _forget(self) -> None:
         self.name = self._declared = self._saved = self._passes = None
         self.number = self.first = self.first_state = 0
         self.parameters, self.gradients, self.state = {}, {}, {}
@@ -228,7 +265,7 @@ class Layer:
             child.bind(parameters, gradients, state, first, first_state)
             first += child.size
             first_state += child.state_size
-        self._passes = Passes([_Own(self)], self.input_shape, Arenas(parameters, gradients, state))
+        self._passes = Passes([_Own(self)], self.input_shape, Arenas(parameters, gradients, state), self.who)
 
     def _own(self, trained):
         return [each for each in (self._declared or {}).values() if each.trained == trained]
@@ -290,11 +327,23 @@ class Layer:
         """Return a parameter in the element type of the computation."""
         return self.parameters[name].astype(dtype, copy=False)
 
+    def row(self) -> tuple[str, str, str, str]:
+        """Return the layer's line in a table: place, call, output shape, parameters.
+
+        Of a layer with others inside, these have lines of their own.
+        """
+        inside = bool(self.children)
+        call, size = (type(self).__name__, "") if inside else (repr(self), f"{self.size:,}")
+        return f"{self.name}", call, checks.shape_text(self.output_shape), size
+
     def __repr__(self) -> str:
-        arguments = (
+        """Return the call that makes the layer, without the arguments that have their default."""
+        defaults = inspect.signature(type(self)).parameters
+        arguments = [
             repr(value) if position == 0 else f"{name}={value!r}"
             for position, (name, value) in enumerate(self.config.items())
-        )
+            if position == 0 or name not in defaults or defaults[name].default != value
+        ]
         return f"{type(self).__name__}({', '.join(arguments)})"
 
 

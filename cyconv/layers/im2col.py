@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 from cyconv.checks import shape_text
-from cyconv.geometry import Padding, Pair, padding_pairs, pair, resolve, shortest
-from cyconv.layers.base import Layer
+from cyconv.geometry import (
+    Padding,
+    Pair,
+    Rounding,
+    padding_pairs,
+    pair,
+    resolve,
+    rounding_mode,
+    shortest,
+)
+from cyconv.layers.base import Layer, names_after
 from cyconv.program import Program
 
 
@@ -16,18 +25,31 @@ class Im2Col(Layer):
 
     Parameters
     ----------
-    kernel_size, stride, padding
+    kernel_size, stride, padding, dilation, rounding
         As in `Conv2D`.
     """
 
-    def __init__(self, kernel_size: Pair, stride: Pair = 1, padding: Padding = 0) -> None:
+    @names_after("kernel_size")
+    def __init__(
+        self,
+        kernel_size: Pair,
+        *,
+        stride: Pair = 1,
+        padding: Padding = 0,
+        dilation: Pair = 1,
+        rounding: Rounding = "exact",
+    ) -> None:
         self.kernel_size = pair(kernel_size, "Im2Col", "kernel_size")
         self.stride = pair(stride, "Im2Col", "stride")
         self.padding = padding_pairs(padding, "Im2Col")
+        self.dilation = pair(dilation, "Im2Col", "dilation")
+        self.rounding = rounding_mode(rounding, "Im2Col")
         self.config = {
             "kernel_size": shortest(self.kernel_size),
             "stride": shortest(self.stride),
             "padding": shortest(self.padding),
+            "dilation": shortest(self.dilation),
+            "rounding": self.rounding,
         }
 
     def build(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -35,7 +57,15 @@ class Im2Col(Layer):
             raise ValueError(
                 f"{self.who}: x must have shape (N, H, W, C), got {shape_text(('N', *input_shape))}"
             )
-        self.geometry = resolve(input_shape, self.kernel_size, self.stride, self.padding, self.who)
+        self.geometry = resolve(
+            input_shape,
+            self.kernel_size,
+            self.stride,
+            self.padding,
+            self.who,
+            self.dilation,
+            self.rounding,
+        )
         return self.geometry.OH, self.geometry.OW, self.geometry.taps
 
     def operations(self, program: Program, x: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 
@@ -32,6 +33,15 @@ class Residual(Layer):
         if not self.body:
             raise ValueError("Residual: body must name at least one layer, got none")
         self.config = {"body": list(self.body), "shortcut": list(self.shortcut) or None}
+
+    def fresh(self) -> Residual:
+        layer = copy.copy(self)
+        layer._forget()
+        layer.body, layer.shortcut = (
+            tuple(each.fresh() for each in branch) for branch in (self.body, self.shortcut)
+        )
+        layer.config = {"body": list(layer.body), "shortcut": list(layer.shortcut) or None}
+        return layer
 
     @property
     def children(self) -> dict[str, Layer]:

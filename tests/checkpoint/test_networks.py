@@ -49,8 +49,8 @@ def test_every_value_of_a_float_comes_back(tmp_path):
 @pytest.mark.parametrize(
     "layers",
     [
-        lambda: [Conv2D(np.int64(2), np.int32(3), (np.int16(1), 1), np.uint8(1))],
-        lambda: [Conv2D(2, [3, 2], [1, 1], [[1, 0], [0, 1]])],
+        lambda: [Conv2D(np.int64(2), np.int32(3), stride=(np.int16(1), 1), padding=np.uint8(1))],
+        lambda: [Conv2D(2, [3, 2], stride=[1, 1], padding=[[1, 0], [0, 1]])],
         lambda: [LeakyReLU(np.float32(0.25))],
         lambda: [Flatten(), Linear(np.int64(3))],
     ],

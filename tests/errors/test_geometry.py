@@ -161,15 +161,15 @@ def test_a_geometry_without_an_output(who, call, text):
         ),
         ("naive.conv2d", lambda: naive.conv2d(X, ones(2, 2, 3, 1), None, 2), "2.5 output rows"),
         ("col2im", lambda: cyconv.col2im(COLS, (2, 5, 6, 3), 2, 2), "leaves 2.5 output rows"),
-        ("Conv2D", lambda: Conv2D(2, 2, 2).forward(X), "leaves 2.5 output rows"),
+        ("Conv2D", lambda: Conv2D(2, 2, stride=2).forward(X), "leaves 2.5 output rows"),
         (
             "Conv2D '1'",
-            lambda: Network([Conv2D(1, 3), Conv2D(1, 3, 2), Softmax()], (6, 5, 1)),
+            lambda: Network([Conv2D(1, 3), Conv2D(1, 3, stride=2), Softmax()], (6, 5, 1)),
             "kernel 3, stride 2, padding 0 on height 4 leaves 1.5 output rows",
         ),
         (
             "Conv1D '0'",
-            lambda: Network([Conv1D(1, 3, 2)], (6, 1)),
+            lambda: Network([Conv1D(1, 3, stride=2)], (6, 1)),
             "width 6 leaves 2.5 output columns",
         ),
         ("conv_output_size", lambda: cyconv.conv_output_size(28, 3, 2, 1), "leaves 14.5 output"),

@@ -34,7 +34,7 @@ cdef class Conv(Op):
     def __init__(self, Window window, Py_ssize_t F, Py_ssize_t tile, bint bias=True):
         self.window, self.F, self.tile, self.bias = window, F, tile, bias
         self.weights = window.KH * window.KW * window.C * F
-        self.inputs = window.H * window.W * window.C
+        self.inputs = window.H * window.W * window.pitch
         self.outputs = window.OH * window.OW * F
         self.size = self.weights + (F if bias else 0)
         self.joins = True
