@@ -7,6 +7,7 @@ is the NHWC output. float32 is the fast path; float64 works everywhere.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -151,7 +152,7 @@ def conv2d(
         tile = tile_rows(geometry, rows, x.itemsize) if columns else least_rows(geometry, F)
         threads = min(get_num_threads(), -(-rows // tile))
         cols = scratch_columns(geometry, tile if columns else 0, threads, x.dtype, "conv2d")
-        with one_blas_thread():
+        with one_blas_thread() if columns else nullcontext():
             conv.conv2d(x, weight, bias, y, cols, geometry._asdict(), tile, threads)
     return y
 
