@@ -8,6 +8,7 @@ from cyconv.functional import col2im, conv2d, conv2d_backward, im2col
 from cyconv.geometry import conv_output_size
 from cyconv.network import Network
 from cyconv.optimizers import Adam
+from cyconv.pooling import avg_pool2d, avg_pool2d_backward, max_pool2d, max_pool2d_backward
 from cyconv.threads import get_num_threads, set_num_threads
 
 __version__ = "0.1.0"
@@ -18,6 +19,8 @@ __all__ = [
     "DataFormatError",
     "DownloadError",
     "Network",
+    "avg_pool2d",
+    "avg_pool2d_backward",
     "col2im",
     "conv2d",
     "conv2d_backward",
@@ -26,6 +29,8 @@ __all__ = [
     "get_num_threads",
     "im2col",
     "layers",
+    "max_pool2d",
+    "max_pool2d_backward",
     "naive",
     "presets",
     "set_num_threads",

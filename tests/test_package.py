@@ -39,11 +39,16 @@ def test_what_datasets_names_is_there():
 
 
 CONTRACT = {
-    "conv_output_size": "size, kernel, stride, padding",
-    "im2col": "x, kernel_size, stride=1, padding=0",
-    "col2im": "cols, input_shape, kernel_size, stride=1, padding=0",
-    "conv2d": "x, weight, bias=None, stride=1, padding=0",
-    "conv2d_backward": "dy, x, weight, stride=1, padding=0, need_dx=True",
+    "conv_output_size": "size, kernel, stride, padding, dilation=1, rounding='exact'",
+    "im2col": "x, kernel_size, stride=1, padding=0, dilation=1, rounding='exact'",
+    "col2im": "cols, input_shape, kernel_size, stride=1, padding=0, dilation=1, rounding='exact'",
+    "conv2d": "x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, rounding='exact'",
+    "conv2d_backward": "dy, x, weight, stride=1, padding=0, need_dx=True, dilation=1, groups=1, "
+    "rounding='exact'",
+    "max_pool2d": "x, kernel_size, stride=None, padding=0, rounding='exact'",
+    "max_pool2d_backward": "dy, x, kernel_size, stride=None, padding=0, rounding='exact'",
+    "avg_pool2d": "x, kernel_size, stride=None, padding=0, rounding='exact'",
+    "avg_pool2d_backward": "dy, input_shape, kernel_size, stride=None, padding=0, rounding='exact'",
     "layers.Conv2D": "out_channels, kernel_size, stride=1, padding=0",
     "layers.Conv1D": "out_channels, kernel_size, stride=1, padding=0",
     "layers.Im2Col": "kernel_size, stride=1, padding=0",
@@ -115,7 +120,13 @@ def test_every_argument_has_a_type(name):
     assert set(untyped) <= {"self"}
 
 
-@pytest.mark.parametrize("name", ("im2col", "col2im", "conv2d", "conv2d_backward"))
+ON_ARRAYS = (
+    "im2col", "col2im", "conv2d", "conv2d_backward",
+    "max_pool2d", "max_pool2d_backward", "avg_pool2d", "avg_pool2d_backward",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ON_ARRAYS)
 def test_the_naive_loops_have_the_same_signatures(name):
     assert parameters(getattr(cyconv.naive, name)) == parameters(getattr(cyconv, name))
 
