@@ -15,7 +15,7 @@ import cyconv
 from cyconv import naive, tuning
 from cyconv._core import of
 from tests import reference
-from tests.reference import arrays, assert_same, everything
+from tests.reference import POOLINGS, arrays, assert_same, everything, pool_everything
 from tests.test_network import (
     assert_same_gradients,
     in_float64,
@@ -101,6 +101,23 @@ def test_random_geometries_are_exact(count, figure, cut_into):
     for several, calls in cut_into.items():
         assert calls > geometries / 50, several
     figure("random geometries, exact", geometries)
+
+
+def test_random_poolings_are_exact(count, figure):
+    rng = np.random.default_rng(9)
+    poolings = count(5_000, 100_000)
+    for _ in range(poolings):
+        case = reference.random_pool(rng)
+        given = reference.pool_arrays(case, rng)
+        for dtype in DTYPES:
+            arrays = [array.astype(dtype) for array in given]
+            expected = pool_everything(naive, case, *arrays)
+            for threads in (1, 3):
+                cyconv.set_num_threads(threads)
+                results = pool_everything(cyconv, case, *arrays)
+                assert {result.dtype for result in results} == {np.dtype(dtype)}
+                assert_same(results, expected, case, dtype, threads, names=POOLINGS)
+    figure("random poolings, exact", poolings)
 
 
 def test_the_small_box_is_exact_or_refused(figure):

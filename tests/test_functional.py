@@ -192,3 +192,102 @@ def test_what_is_not_finite_reaches_the_outputs_that_read_it_and_no_others(value
     read[0:3, 1:4] = True  # the outputs whose 3x3 window holds (2, 3)
     y = cyconv.conv2d(x, weight)[0, :, :, 0]
     np.testing.assert_array_equal(y, np.where(read, np.float32(value), 0))
+
+
+X, WEIGHT = np.ones((2, 5, 6, 12), np.float32), np.ones((3, 2, 4, 6), np.float32)
+DY = np.ones((2, 3, 5, 6), np.float32)
+CALLS = {
+    "im2col": lambda module, **given: module.im2col(X, (3, 2), **given),
+    "col2im": lambda module, **given: module.col2im(X, X.shape, (3, 2), **given),
+    "conv2d": lambda module, **given: module.conv2d(X, WEIGHT, **{"groups": 3, **given}),
+    "conv2d_backward": lambda module, **given: module.conv2d_backward(
+        DY, X, WEIGHT, **{"groups": 3, **given}
+    ),
+}
+SIZES = [
+    (0, ValueError, "{} must be at least 1, got 0"),
+    (-1, ValueError, "{} must be at least 1, got -1"),
+    (True, TypeError, "{} must be an integer, got True"),
+    (1.0, TypeError, "{} must be an integer, got 1.0"),
+    ("1", TypeError, "{} must be an integer, got '1'"),
+    (None, TypeError, "{} must be an integer, got None"),
+]
+MISTAKES = [
+    *(("dilation", *row) for row in SIZES),
+    ("dilation", (1, 0), ValueError, "dilation[1] must be at least 1, got 0"),
+    ("dilation", (1, 2, 3), ValueError, "dilation must be an integer or a pair (y, x)"),
+    ("dilation", 3, ValueError, "kernel 3 with dilation 3 is larger than height 5 padded by 0 + 0"),
+    ("dilation", 2**62, OverflowError, "must be at most"),
+    ("rounding", "ceil", ValueError, 'rounding must be "exact" or "floor", got \'ceil\''),
+    ("rounding", None, TypeError, 'rounding must be "exact" or "floor", got None'),
+    ("rounding", False, TypeError, 'rounding must be "exact" or "floor", got False'),
+    (
+        "stride",
+        (3, 1),
+        ValueError,
+        'use padding=((0, 1), (0, 0)), padding="same" or rounding="floor"',
+    ),
+]
+GROUP_MISTAKES = [
+    *(("groups", *row) for row in SIZES),
+    ("groups", (1, 1), TypeError, "groups must be an integer, got (1, 1)"),
+    ("groups", 5, ValueError, "groups must divide the 12 channels of x, got 5"),
+    ("groups", 12, ValueError, "weight must have shape (KH, KW, 1, F), got (3, 2, 4, 6)"),
+    ("groups", 1, ValueError, "weight must have shape (KH, KW, 12, F), got (3, 2, 4, 6)"),
+]
+
+
+@pytest.mark.parametrize("module", (cyconv, naive), ids=("cyconv", "naive"))
+@pytest.mark.parametrize(
+    ("name", "mistake"),
+    [
+        *itertools.product(CALLS, MISTAKES),
+        *itertools.product(("conv2d", "conv2d_backward"), GROUP_MISTAKES),
+    ],
+    ids=str,
+)
+def test_mistakes_in_dilation_groups_and_rounding(module, name, mistake):
+    argument, value, error, text = mistake
+    prefix = "naive." if module is naive else ""
+    with pytest.raises(error, match=f"^{prefix}{name}: ") as raised:
+        CALLS[name](module, **{argument: value})
+    assert text.format(argument) in str(raised.value)
+
+
+@pytest.mark.parametrize("module", (cyconv, naive), ids=("cyconv", "naive"))
+def test_groups_must_divide_the_filters(module):
+    with pytest.raises(
+        ValueError, match="conv2d: groups must divide the 7 filters of weight, got 3"
+    ):
+        module.conv2d(X, np.ones((3, 2, 4, 7), np.float32), groups=3)
+
+
+def test_groups_are_convolutions_side_by_side():
+    rng = np.random.default_rng(11)
+    x, weight = rng.normal(size=(3, 9, 8, 12)), rng.normal(size=(3, 3, 4, 6))
+    parts = [
+        cyconv.conv2d(
+            x[..., 4 * group : 4 * group + 4], weight[..., 2 * group : 2 * group + 2], dilation=2
+        )
+        for group in range(3)
+    ]
+    y = cyconv.conv2d(x, weight, dilation=2, groups=3)
+    np.testing.assert_allclose(y, np.concatenate(parts, axis=3), rtol=1e-12)
+
+
+def test_a_dilated_kernel_is_a_larger_one_with_zeros():
+    rng = np.random.default_rng(12)
+    x, weight = reference.integers(rng, (3, 9, 8, 5)), reference.integers(rng, (3, 2, 5, 6))
+    wide = np.zeros((5, 4, 5, 6))
+    wide[::2, ::3] = weight
+    np.testing.assert_array_equal(cyconv.conv2d(x, weight, dilation=(2, 3)), cyconv.conv2d(x, wide))
+
+
+def test_rounded_down_the_last_lines_are_not_read():
+    rng = np.random.default_rng(13)
+    x, weight = reference.integers(rng, (3, 8, 10, 5)), reference.integers(rng, (3, 3, 5, 6))
+    y = cyconv.conv2d(x, weight, stride=(2, 3), rounding="floor")
+    np.testing.assert_array_equal(y, cyconv.conv2d(x[:, :7, :9], weight, stride=(2, 3)))
+    dx, *_ = cyconv.conv2d_backward(y, x, weight, stride=(2, 3), rounding="floor")
+    assert not dx[:, 7:].any()
+    assert not dx[:, :, 9:].any()

@@ -19,7 +19,7 @@ from cyconv import naive
 from cyconv._core import of
 from cyconv.geometry import resolve
 from tests import guard, reference, zoo
-from tests.reference import assert_same, everything
+from tests.reference import assert_same, everything, pool_everything
 from tests.test_exactness import RUNS, cuts, problems
 
 pytestmark = pytest.mark.skipif(not guard.AVAILABLE, reason="no mprotect on this system")
@@ -41,6 +41,23 @@ def functions(side, count):
                     with guard.pages(side):
                         results = everything(module, case, *arrays)
                     assert_same(results, expected, case, dtype, threads)
+
+
+def poolings(side, count):
+    """Pool random images, all arrays between forbidden pages."""
+    rng = np.random.default_rng(4)
+    for _ in range(int(count)):
+        case = reference.random_pool(rng)
+        given = reference.pool_arrays(case, rng)
+        for dtype, threads in RUNS:
+            print(np.dtype(dtype), threads, case, flush=True)
+            arrays = [guard.copy(array.astype(dtype), side) for array in given]
+            cyconv.set_num_threads(threads)
+            expected = pool_everything(naive, case, *arrays)
+            for module in (cyconv, naive):
+                with guard.pages(side):
+                    results = pool_everything(module, case, *arrays)
+                assert_same(results, expected, case, dtype, threads, names=reference.POOLINGS)
 
 
 def networks(side):
@@ -115,6 +132,12 @@ def survivors(*arguments):
 def test_convolutions_touch_nothing_beside_an_array(side, count, figure):
     done = survivors("functions", side, count(500, 10_000))
     figure(f"convolutions with guard pages {side} all arrays", done)
+
+
+@pytest.mark.parametrize("side", guard.SIDES)
+def test_poolings_touch_nothing_beside_an_array(side, count, figure):
+    done = survivors("poolings", side, count(300, 5_000))
+    figure(f"poolings with guard pages {side} all arrays", done)
 
 
 @pytest.mark.parametrize("side", guard.SIDES)

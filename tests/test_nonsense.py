@@ -77,13 +77,20 @@ DY, COLS = np.ones((2, 3, 5, 4), np.float32), np.ones((30, 18), np.float32)
 LOGITS, LABELS = np.ones((2, 4), np.float32), np.array([1, 2])
 FLAT, COUNTS = np.ones(6, np.float32), np.ones((2, 2), np.int64)
 WINDOW = {"kernel_size": (3, 2), "stride": 1, "padding": 0}
+PLACING = {"stride": 1, "padding": 0, "dilation": 1, "rounding": "exact"}
+POOLING = {"kernel_size": (3, 2), "stride": 1, "padding": 0, "rounding": "exact"}
+POOLED = np.ones((2, 3, 5, 3), np.float32)
 FUNCTIONS = {
-    "im2col": {"x": X, **WINDOW},
-    "col2im": {"cols": COLS, "input_shape": X.shape, **WINDOW},
-    "conv2d": {"x": X, "weight": WEIGHT, "bias": BIAS, "stride": 1, "padding": 0},
+    "im2col": {"x": X, "kernel_size": (3, 2), **PLACING},
+    "col2im": {"cols": COLS, "input_shape": X.shape, "kernel_size": (3, 2), **PLACING},
+    "conv2d": {"x": X, "weight": WEIGHT, "bias": BIAS, "groups": 1, **PLACING},
     "conv2d_backward": {
-        "dy": DY, "x": X, "weight": WEIGHT, "stride": 1, "padding": 0, "need_dx": True,
+        "dy": DY, "x": X, "weight": WEIGHT, "need_dx": True, "groups": 1, **PLACING,
     },
+    "max_pool2d": {"x": X, **POOLING},
+    "max_pool2d_backward": {"dy": POOLED, "x": X, **POOLING},
+    "avg_pool2d": {"x": X, **POOLING},
+    "avg_pool2d_backward": {"dy": POOLED, "input_shape": X.shape, **POOLING},
 }  # fmt: skip
 LAYERS = {
     "Conv1D": {"x": X[0], "out_channels": 2, "kernel_size": 3, "stride": 1, "padding": 1},
