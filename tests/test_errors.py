@@ -856,21 +856,6 @@ for what, parameters, gradients, error, text in (
         error,
         f"Adam.step: {text}",
     )
-
-
-def step_with_means(**means):
-    optimizer = Adam()
-    vars(optimizer).update({"m": ones(3), "v": ones(3), **means})
-    optimizer.step(ones(3), ones(3))
-
-
-for name in ("m", "v"):
-    row(
-        f"Adam.step with {name} of another network",
-        partial(step_with_means, **{name: ones(4)}),
-        ValueError,
-        f"Adam.step: {name} must be flat, contiguous and of shape (3,), got (4,)",
-    )
 row(
     "Adam for a second network",
     lambda: [adam := Adam(), adam.step(ones(3), ones(3)), adam.step(ones(3), ones(3))],
