@@ -1,5 +1,6 @@
 """The fit loop: what it measures, what it calls, and that a seed decides everything."""
 
+import inspect
 import math
 
 import numpy as np
@@ -7,8 +8,11 @@ import pytest
 
 import cyconv
 from cyconv import Adam, Network
+from cyconv.averages import Average
 from cyconv.layers import Flatten, Linear, Softmax
-from cyconv.training import Callback, History, KeepBest, Progress
+from cyconv.losses import CrossEntropy
+from cyconv.optimizers import SGD, AdamW
+from cyconv.training import Callback, History, KeepBest, Progress, arenas, fit
 from tests.zoo import batch
 
 
@@ -57,9 +61,9 @@ def test_an_epoch_shows_every_image_once_with_its_label():
     seen = []
 
     class Spy(Network):
-        def _step(self, x, labels, *others):
+        def _step(self, x, labels, *others, **named):
             seen.append((x[:, 0].copy(), labels.copy()))
-            return super()._step(x, labels, *others)
+            return super()._step(x, labels, *others, **named)
 
     Spy([Linear(4), Softmax()], (1,)).fit(x, labels, epochs=2, batch_size=16, seed=1)
     assert [len(each) for each, _ in seen] == [16, 16, 16, 2] * 2
@@ -203,34 +207,53 @@ class Stop(Callback):
         return self.steps is None
 
 
+NEEDS_LOSS = pytest.mark.skipif(
+    "loss" not in inspect.signature(Network._step).parameters, reason="the step takes no loss yet"
+)
+# What a run is trained with: an optimizer, and arguments of fit.
+SETUPS = {
+    "Adam": (lambda: Adam(0.05), {}),
+    "AdamW": (lambda: AdamW(0.05, weight_decay=0.1, max_norm=0.1), {"ema": 0.8}),
+    "SGD": (lambda: SGD(0.5), {"ema": 0.5}),
+    "momentum": (lambda: SGD(0.5, 0.9, weight_decay=0.01), {}),
+    "Nesterov": (lambda: SGD(0.5, 0.9, nesterov=True, max_norm=0.2), {}),
+    "loss": (lambda: Adam(0.05), {"loss": CrossEntropy(0.1, (1, 2, 0.5, 0))}),
+}
+KINDS = [pytest.param(kind, marks=NEEDS_LOSS if kind == "loss" else ()) for kind in SETUPS]
+
+
 class Run:
     """A run of three epochs of four steps, the last of 5 images, that may be ended at any of them.
 
     Attributes are those of `cyconv.checkpoint.Training`, so that it may be one.
     """
 
-    def __init__(self, dtype=np.float32):
-        self.network, self.optimizer = small(3, dtype), Adam(0.05)
+    def __init__(self, dtype=np.float32, kind="Adam"):
+        self.dtype, self.kind = dtype, kind
+        make, self.more = SETUPS[kind]
+        self.network, self.optimizer = small(3, dtype), make()
         self.progress, self.best, self.settings = Progress(), KeepBest(), {}
+        self.schedule, self.loss = "onecycle", self.more.get("loss")
 
     def train(self, stop=None, **changes):
         """Train to the end, or until `stop` ends it."""
         x, labels = batch(self.network, 50)
         arguments = {
             "epochs": 3, "batch_size": 15, "optimizer": self.optimizer, "seed": 5,
-            "validation_data": (x[:20], labels[:20]), "schedule": "onecycle",
+            "validation_data": (x[:20], labels[:20]), "schedule": self.schedule,
             "callbacks": [self.best] if stop is None else [self.best, stop],
-            "progress": self.progress,
+            "progress": self.progress, "loss": self.loss, "ema": self.more.get("ema"),
         }  # fmt: skip
-        return Network.fit(self.network, x, labels, **{**arguments, **changes})
+        return fit(self.network, x, labels, **{**arguments, **changes})
 
     def bits(self):
         """Return all that a run has come to but for the time it took."""
-        adam, best, history = self.optimizer, self.best, self.progress.history
-        arrays = self.network._parameters, adam.m, adam.v, best.parameters
+        best, history = self.best, self.progress.history
+        average, state = self.progress.average or Average(0.5), self.optimizer.state()
+        groups = arenas(self.network), state.values(), best.arrays, average.mean, average.raw
         return (
-            [None if array is None else (array.dtype, array.tobytes()) for array in arrays],
-            (adam.t, adam.learning_rate, best.epoch, best.accuracy),
+            [[(array.dtype, array.tobytes()) for array in arrays] for arrays in groups],
+            (*state, average.decay, repr(self.optimizer), best.epoch, best.accuracy),
             (self.progress.epoch, self.progress.batch, self.progress.loss),
             [*history.loss, *history.val_loss, *history.val_accuracy, len(history.seconds)],
         )
@@ -241,20 +264,22 @@ STOPS = [*range(1, 13), None]  # after a step, or at the ends of epochs
 
 @pytest.mark.parametrize("shuffle", (True, False))
 @pytest.mark.parametrize("dtype", (np.float32, np.float64))
-def test_a_run_that_was_ended_anywhere_goes_on_to_the_same_bits(dtype, shuffle):
-    whole = Run(dtype)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_that_was_ended_anywhere_goes_on_to_the_same_bits(kind, dtype, shuffle):
+    whole = Run(dtype, kind)
     whole.train(shuffle=shuffle)
     assert whole.progress.epoch == 3 and whole.optimizer.t == 12
     for steps in STOPS:
-        run = Run(dtype)
+        run = Run(dtype, kind)
         run.train(Stop(steps), shuffle=shuffle)
         assert run.bits() != whole.bits()
         run.train(shuffle=shuffle)
         assert run.bits() == whole.bits()
 
 
-def test_a_run_ended_after_each_step_is_the_same_run():
-    whole, run = Run(), Run()
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_ended_after_each_step_is_the_same_run(kind):
+    whole, run = Run(kind=kind), Run(kind=kind)
     whole.train()
     for done in range(1, 13):
         run.train(Stop(1))
@@ -264,8 +289,9 @@ def test_a_run_ended_after_each_step_is_the_same_run():
     assert run.bits() == whole.bits()
 
 
-def test_a_run_that_has_reached_its_end_stays_there_and_more_epochs_go_on():
-    run, longer = Run(), Run()
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_that_has_reached_its_end_stays_there_and_more_epochs_go_on(kind):
+    run, longer = Run(kind=kind), Run(kind=kind)
     run.train(schedule="constant")
     end = run.bits()
     run.train(schedule="constant")
@@ -310,13 +336,13 @@ def accuracies(monkeypatch):
 def test_keep_best_has_the_first_of_the_best_epochs(data, accuracies):
     accuracies += [0.25, 0.75, 0.5, 0.75]
     net, best, seen = small(), KeepBest(), []
-    assert (best.epoch, best.parameters) == (0, None)
+    assert (best.epoch, best.arrays) == (0, ())
     best.restore(net)
     np.testing.assert_array_equal(net._parameters, small()._parameters)
     callbacks = [best, lambda network, *_: seen.append(network._parameters.copy())]
     net.fit(*data, epochs=4, validation_data=data, callbacks=callbacks)
     assert (best.epoch, best.accuracy) == (2, 0.75)
-    np.testing.assert_array_equal(best.parameters, seen[1])
+    np.testing.assert_array_equal(best.arrays[0], seen[1])
     np.testing.assert_array_equal(net._parameters, seen[3])
     best.restore(net)
     np.testing.assert_array_equal(net._parameters, seen[1])
