@@ -183,7 +183,8 @@ def fit(
     Raises
     ------
     TypeError, ValueError
-        If an argument does not fit; nothing is trained then.
+        If an argument does not fit; nothing is trained then. Also if a batch has no label that has
+        weight in `loss`; its step is not taken then.
     FloatingPointError
         If the loss of a batch or of the validation data, or after an epoch a parameter, is NaN or
         infinite; the text names epoch and step.

@@ -33,7 +33,7 @@ GATE = {  # the files of cyconv, and the tests of each beside those of ALL
     "functional.py": (),
     "losses.py": ("test_losses.py",),
     "network.py": (),
-    "optimizers.py": ("test_optimizers.py",),
+    "optimizers.py": ("test_optimizers.py", "test_optimizer_states.py"),
     "schedules.py": (),
     "layers/activations.py": (),
     "layers/base.py": ("test_layers.py",),

@@ -10,7 +10,8 @@ from cyconv import Network
 from cyconv.averages import Average
 from cyconv.optimizers import SGD
 from cyconv.training import Callback, KeepBest, Progress, arenas, fit
-from tests.test_training import Run, Stop, small
+from tests.test_resume import NEEDS_LOSS, Run, Stop
+from tests.test_training import small
 from tests.zoo import batch
 
 
@@ -190,4 +191,13 @@ def test_what_is_not_a_loss_trains_nothing(value, data):
     for weight, text in (([1] * 5, "must have 4 numbers"), ([1e308] * 4, "a sum to divide by")):
         with pytest.raises(ValueError, match=rf"^Network\.fit: class_weight .*{text}"):
             fit(net, *data, loss=cyconv.losses.CrossEntropy(0, weight))
+    np.testing.assert_array_equal(net._parameters, small()._parameters)
+
+
+@NEEDS_LOSS
+def test_a_batch_without_weight_is_not_a_step(data):
+    x, labels = data
+    net, loss = small(), cyconv.losses.CrossEntropy(0, [1, 0, 0, 0])
+    with pytest.raises(ValueError, match="class_weight of the batch's labels must have a sum to"):
+        fit(net, x[labels.argsort()[::-1]], np.sort(labels)[::-1], 1, 5, shuffle=False, loss=loss)
     np.testing.assert_array_equal(net._parameters, small()._parameters)

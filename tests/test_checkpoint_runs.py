@@ -9,7 +9,7 @@ from cyconv.checkpoint import Training, load_training, save_training
 from cyconv.losses import CrossEntropy
 from cyconv.schedules import cosine
 from tests.test_checkpoint import refused, tiny
-from tests.test_training import KINDS, STOPS, Run, Stop
+from tests.test_resume import KINDS, STOPS, Run, Stop
 
 
 class Sign:
