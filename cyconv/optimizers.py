@@ -44,12 +44,14 @@ class BaseOptimizer:
 
     def __init__(self, learning_rate: float, max_norm: float | None) -> None:
         self.learning_rate = learning_rate
-        self.max_norm = None if max_norm is None else self._number("max_norm", max_norm, True)
+        self.max_norm = (
+            None if max_norm is None else self._number(max_norm, "max_norm", positive=True)
+        )
         self._count = np.zeros(1, np.int64)
         self._kept: dict[str, np.ndarray] = {}  # says nothing before the first step
         self._arena: np.ndarray | None = None
 
-    def _number(self, name: str, value, positive: bool = False, below: float = math.inf) -> float:
+    def _number(self, value, name: str, positive: bool = False, below: float = math.inf) -> float:
         return number(value, type(self).__name__, name, below, positive)
 
     @property
@@ -59,7 +61,7 @@ class BaseOptimizer:
 
     @learning_rate.setter
     def learning_rate(self, value: float) -> None:
-        self._learning_rate = self._number("learning_rate", value)
+        self._learning_rate = self._number(value, "learning_rate")
 
     @property
     def t(self) -> int:
@@ -216,10 +218,10 @@ class Adam(BaseOptimizer):
                 f"{type(self).__name__}: betas must be a pair of numbers, got {betas!r:.60}"
             )
         self.betas = (
-            self._number("betas[0]", betas[0], below=1),
-            self._number("betas[1]", betas[1], below=1),
+            self._number(betas[0], "betas[0]", below=1),
+            self._number(betas[1], "betas[1]", below=1),
         )
-        self.eps = self._number("eps", eps, positive=True)
+        self.eps = self._number(eps, "eps", positive=True)
 
     def _sweep(self, parameters, gradients, kept, count, clip: float, threads: int) -> None:
         # Where g**2 underflows, m over a smaller eps would be a move of any size.
@@ -269,7 +271,7 @@ class AdamW(Adam):
         max_norm: float | None = None,
     ) -> None:
         super().__init__(learning_rate, betas, eps, max_norm=max_norm)
-        self.weight_decay = self._number("weight_decay", weight_decay)
+        self.weight_decay = self._number(weight_decay, "weight_decay")
 
 
 class SGD(BaseOptimizer):
@@ -310,8 +312,8 @@ class SGD(BaseOptimizer):
         max_norm: float | None = None,
     ) -> None:
         super().__init__(learning_rate, max_norm)
-        self.momentum = self._number("momentum", momentum, below=1)
-        self.weight_decay = self._number("weight_decay", weight_decay)
+        self.momentum = self._number(momentum, "momentum", below=1)
+        self.weight_decay = self._number(weight_decay, "weight_decay")
         if not isinstance(nesterov, bool):
             raise TypeError(
                 f"{type(self).__name__}: nesterov must be True or False, got {nesterov!r:.60}"

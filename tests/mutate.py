@@ -48,7 +48,17 @@ MEMORY = 2**35  # bytes of address space, for what computes without end when a c
 MOVED = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt}
 CHECKS = {  # functions that raise, or return what they were given first
     *("array", "not_empty", "same_dtype", "allocate", "representable", "blas_extent", "finite"),
-    *("number", "optimizer", "labels", "integer", "pair", "padding_pairs", "axis_padding"),
+    *(
+        "number",
+        "_number",
+        "_numbers",
+        "optimizer",
+        "labels",
+        "integer",
+        "pair",
+        "padding_pairs",
+        "axis_padding",
+    ),
     *("_any_array", "_flat", "_images", "_labels", "_needs_softmax", "enter"),
 }
 
