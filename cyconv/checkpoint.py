@@ -2,37 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from os import PathLike
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import safetensors
-import safetensors.numpy
 
+from cyconv import container
 from cyconv import layers as layer_types
+from cyconv.averages import Arenas, Average
 from cyconv.errors import CheckpointError
-from cyconv.files import replacement
 from cyconv.geometry import integer
-from cyconv.network import Network
-from cyconv.optimizers import Adam
-from cyconv.training import History, KeepBest, Progress
+from cyconv.losses import CrossEntropy
+from cyconv.optimizers import OPTIMIZERS
+from cyconv.schedules import SCHEDULES, Schedule
+from cyconv.training import History, KeepBest, Progress, arenas
 
-NETWORK, TRAINING = "cyconv network 1", "cyconv training 1"
-# In the JSON inside the header's JSON; its own bytes count as zeros in it.
-DIGEST = re.compile(rb'\\"sha256\\": \\"([0-9a-f]{64})\\"')
-# What a file that is none of ours, or made to do harm, can let its readers raise.
-BAD: tuple[type[Exception], ...] = (
-    safetensors.SafetensorError, ValueError, KeyError, TypeError, AttributeError, IndexError,
-    RecursionError, MemoryError, OverflowError,
-)  # fmt: skip
+if TYPE_CHECKING:
+    from cyconv.network import Network
+
+Make = Callable[..., "Network"]  # the class, or one of its heirs
+MOST_NESTED = 20  # layers inside layers
+NETWORK, TRAINING = "cyconv network 1", "cyconv training 2"
+OLD_TRAINING = ("cyconv training 1",)
+ARENAS = ("parameters", "state")  # names of a network's flat arrays, in their order
 
 
 @dataclass
@@ -42,96 +37,244 @@ class Training:
     Attributes
     ----------
     network : Network
-    optimizer : Adam
+    optimizer : BaseOptimizer
+        Or one of your own that has `config`, `state` and `load_state` as these have.
     progress : Progress
+        With the moving average of the weights, if the run has one.
     best : KeepBest
     settings : dict
         Whatever else whoever runs it needs to know, as JSON can hold it.
+    schedule : str or callable
+        A schedule that has a name.
+    loss : CrossEntropy, optional
     """
 
     network: Network
-    optimizer: Adam
+    optimizer: Any
     progress: Progress = field(default_factory=Progress)
     best: KeepBest = field(default_factory=KeepBest)
     settings: dict[str, Any] = field(default_factory=dict)
+    schedule: str | Schedule = "constant"
+    loss: CrossEntropy | None = None
+
+    @property
+    def ema(self) -> float | None:
+        """Decay of the moving average of the weights, if the run has one."""
+        return None if self.progress.average is None else self.progress.average.decay
 
 
 def save(network: Network, path: str | PathLike[str]) -> None:
     """Write a network to `path`; see `Network.save`."""
-    _write(path, network.parameters(), {"format": NETWORK, **_architecture(network)})
+    header = {"format": NETWORK, **_architecture(network)}
+    container.write(path, network.parameters() | network.state(), header)
 
 
-def load(path: str | PathLike[str]) -> Network:
-    """Return the network in the file `path`; see `Network.load`."""
+def load(path: str | PathLike[str], make: Make, layers: Sequence[type] = ()) -> Network:
+    """Return the network in the file `path`; see `Network.load`.
+
+    `make` is the class Network, which this module does not know.
+    """
+    named = _layer_types(layers, "Network.load")
     tensors, header = _read(path, NETWORK)
-    with _judged(path):
-        return _network(header, tensors)
+    with container.judged(path):
+        return _network(header, tensors, make, named)
 
 
-def save_training(training: Training, path: str | PathLike[str]) -> None:
+def save_training(
+    training: Training, path: str | PathLike[str], optimizers: Sequence[type] = ()
+) -> None:
     """Write a training run to `path`, from where `load_training` brings it back to the same bits.
 
     The file replaces an older one only when it is complete.
 
+    Parameters
+    ----------
+    training : Training
+    path : path-like
+    optimizers : sequence of type
+        Classes of your own that the file may name beside those of `cyconv.optimizers`; the same
+        must be given to `load_training`. They have ``config``, from which the class makes another
+        one, ``state() -> dict of str to ndarray`` and ``load_state(state, parameters)``.
+
     Raises
     ------
     TypeError
-        If a layer is none of `cyconv.layers`.
+        If the file cannot name a layer, the optimizer or the schedule.
+    ValueError
+        If two of the optimizers have one name.
     OSError
         If the file cannot be written.
     """
-    adam, best = training.optimizer, training.best
-    flat = {"adam.m": adam.m, "adam.v": adam.v, "best": best.parameters}
+    progress, best, average = training.progress, training.best, training.progress.average
     header = {
         "format": TRAINING,
         **_architecture(training.network),
-        "adam": {"learning_rate": float(adam.learning_rate), "betas": adam.betas, "eps": adam.eps},
-        "t": adam.t,
-        "progress": asdict(training.progress),
+        "steps": training.network._steps,
+        "optimizer": _describe_optimizer(training.optimizer, optimizers),
+        "schedule": _schedule_name(training.schedule),
+        "loss": training.loss and {"type": type(training.loss).__name__, **training.loss.config},
+        "progress": {
+            "epoch": progress.epoch,
+            "batch": progress.batch,
+            "loss": progress.loss,
+            "seconds": progress.seconds,
+            "history": asdict(progress.history),
+            "average": average
+            and {
+                "decay": average.decay,
+                "kept": bool(average.mean),
+                "worn": bool(average.raw),
+            },
+        },
         "best": {"patience": best.patience, "epoch": best.epoch, "accuracy": best.accuracy},
         "settings": training.settings,
     }
-    given = {name: array for name, array in flat.items() if array is not None}
-    _write(path, training.network.parameters() | given, header)
+    tensors = training.network.parameters() | training.network.state()
+    tensors |= {f"optimizer.{name}": array for name, array in training.optimizer.state().items()}
+    kept = {"best": best.arrays}
+    if average is not None:
+        kept |= {"average": average.mean, "raw": average.raw}
+    for prefix, arrays in kept.items():
+        tensors |= {f"{prefix}.{name}": array for name, array in zip(ARENAS, arrays, strict=False)}
+    container.write(path, tensors, header)
 
 
-def load_training(path: str | PathLike[str]) -> Training:
+def load_training(
+    path: str | PathLike[str],
+    optimizers: Sequence[type] = (),
+    layers: Sequence[type] = (),
+) -> Training:
     """Return the training run in the file `path`.
+
+    Parameters
+    ----------
+    path : path-like
+    optimizers : sequence of type
+        Classes of your own that the file may name, as in `save_training`.
+    layers : sequence of type
+        Likewise, of layers.
 
     Raises
     ------
     cyconv.CheckpointError
-        If the file is damaged or is none of ours. No code in it is ever run.
+        If the file is damaged or is not one of ours. No code in it is ever run, and none is
+        imported by a name in it.
+    ValueError
+        If two of the optimizers have one name.
     OSError
         If the file cannot be read.
     """
+    
+    named = _registry(optimizers, "load_training")
+    kinds = _layer_types(layers, "load_training")
     tensors, header = _read(path, TRAINING)
-    with _judged(path):
-        flat = {name: tensors.pop(name, None) for name in ("adam.m", "adam.v", "best")}
-        network = _network(header, tensors)
-        like = network._parameters
-        for name, array in flat.items():
-            if array is not None and (array.shape, array.dtype) != (like.shape, like.dtype):
-                raise ValueError(f"{name} has the shape {array.shape}, not {like.shape}")
-        adam = Adam(**header["adam"])
-        adam.t = integer(header["t"], "Adam", "t", 0)
-        adam.m, adam.v = flat["adam.m"], flat["adam.v"]
-        if (adam.m is None) != (adam.t == 0) or (adam.v is None) != (adam.t == 0):
-            raise ValueError("Adam has taken steps without keeping means")
-        best = KeepBest(header["best"]["patience"])
-        best.epoch = integer(header["best"]["epoch"], "KeepBest", "epoch", 0)
-        best.accuracy = float(header["best"]["accuracy"])
-        best.parameters = flat["best"]
-        if (best.parameters is None) != (best.epoch == 0):
-            raise ValueError(f"it does not hold the parameters of its best epoch, {best.epoch}")
-        if not math.isfinite(best.accuracy):
-            raise ValueError("its best accuracy is not finite")
+    with container.judged(path):
+        state, best, mean, raw = (
+            _taken(tensors, prefix) for prefix in ("optimizer.", "best.", "average.", "raw.")
+        )
+        network = _network(header, tensors, Network, kinds)
+        network._steps = integer(header["steps"], "Network", "steps", 0)
+        optimizer = _made(header["optimizer"], named, "optimizer")
+        optimizer.load_state(state, network._parameters)
+        schedule = header["schedule"]
+        if schedule not in SCHEDULES:
+            raise ValueError(f"unknown schedule {schedule!r:.60}")
+        loss = header["loss"]
+        if loss is not None:
+            loss = _made(loss, {"CrossEntropy": CrossEntropy}, "loss")
+            if loss.weight is not None and len(loss.weight) != network.classes:
+                raise ValueError(f"its loss does not have {network.classes} class weights")
+        progress = _progress(**header["progress"])
+        progress.average = _average(header["progress"]["average"], mean, raw, network)
         if not isinstance(header["settings"], dict):
-            raise ValueError("its settings are no mapping")
-        return Training(network, adam, _progress(**header["progress"]), best, header["settings"])
+            raise ValueError("its settings are not a mapping")
+        return Training(
+            network,
+            optimizer,
+            progress,
+            _best(header["best"], best, network),
+            header["settings"],
+            schedule,
+            loss,
+        )
 
 
-def _progress(epoch, batch, loss, seconds, history) -> Progress:
+def _describe_optimizer(optimizer, optimizers) -> dict[str, Any]:
+    kind, who = type(optimizer), "save_training"
+    if _registry(optimizers, who).get(kind.__name__) is not kind:
+        raise TypeError(
+            f"{who}: {kind.__name__} is not an optimizer of cyconv.optimizers, so a file cannot "
+            "name it; give its class as optimizers=[...] to save_training and to load_training"
+        )
+    for name in ("config", "state", "load_state"):
+        if not hasattr(optimizer, name):
+            raise TypeError(f"{who}: {kind.__name__} has no {name}, so it cannot be saved")
+    return {"type": kind.__name__, **optimizer.config}
+
+
+def _registry(optimizers, who: str) -> dict[str, type]:
+    """Return the classes of optimizers that a file may name."""
+    classes = dict[str, type](OPTIMIZERS)
+    for each in optimizers:
+        if not isinstance(each, type):
+            raise TypeError(f"{who}: optimizers must be classes, got {each!r:.60}")
+        if classes.setdefault(each.__name__, each) is not each:
+            raise ValueError(f"{who}: optimizers has a second class of the name {each.__name__}")
+    return classes
+
+
+def _schedule_name(schedule: str | Schedule) -> str:
+    for name, function in SCHEDULES.items():
+        if schedule == name or schedule is function:
+            return name
+    raise TypeError(
+        f"save_training: schedule must be one of {', '.join(SCHEDULES)}, which a file can name, "
+        f"got {schedule!r:.60}; leave it out, and give it to fit again"
+    )
+
+
+def _taken(tensors: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    """Take those whose names begin with `prefix` out of the tensors; return them without it."""
+    names = [name for name in tensors if name.startswith(prefix)]
+    return {name.removeprefix(prefix): tensors.pop(name) for name in names}
+
+
+def _arenas(what: str, arrays: dict[str, np.ndarray], network: Network, there: bool) -> Arenas:
+    """Return arrays like the network's own, or none if they must not be there."""
+    expected = dict(zip(ARENAS, arenas(network), strict=False)) if there else {}
+    found = {name: (array.shape, array.dtype) for name, array in arrays.items()}
+    if found != {name: (array.shape, array.dtype) for name, array in expected.items()}:
+        raise ValueError(f"its {what} weights are {found}, not arrays like {list(expected)}")
+    return tuple(arrays[name] for name in expected)
+
+
+def _best(description, arrays: dict[str, np.ndarray], network: Network) -> KeepBest:
+    """Return the best epoch, its numbers and arrays checked."""
+    best = KeepBest(description["patience"])
+    best.epoch = integer(description["epoch"], "KeepBest", "epoch", 0)
+    best.accuracy = float(description["accuracy"])
+    best.arrays = _arenas("best", arrays, network, best.epoch > 0)
+    if not math.isfinite(best.accuracy):
+        raise ValueError("its best accuracy is not finite")
+    return best
+
+
+def _average(description, mean, raw, network: Network) -> Average | None:
+    """Return the moving average of the weights, its arrays checked."""
+    if description is None:
+        description, average = {"kept": False, "worn": False}, None
+    else:
+        average = Average(description["decay"])
+    kept, worn = description["kept"], description["worn"]
+    if (kept, worn) not in ((False, False), (True, False), (True, True)) or type(kept) is not bool:
+        raise ValueError(f"its average is {description!r:.60}")
+    mean, raw = _arenas("average", mean, network, kept), _arenas("raw", raw, network, worn)
+    if average is not None:
+        average.mean, average.raw = mean, raw
+    return average
+
+
+def _progress(epoch, batch, loss, seconds, history, average) -> Progress:
     """Return how far a run has come, each of its numbers checked."""
     epoch, batch = integer(epoch, "progress", "epoch", 0), integer(batch, "progress", "batch", 0)
     measured = {name: [float(number) for number in numbers] for name, numbers in history.items()}
@@ -153,56 +296,26 @@ def _architecture(network: Network) -> dict[str, Any]:
     }
 
 
-def _network(header: dict[str, Any], tensors: dict[str, np.ndarray]) -> Network:
-    """Return the network that a header describes, with its parameters."""
+def _network(header: dict[str, Any], tensors: dict[str, np.ndarray], make: Make, named) -> Network:
+    """Return the network that a header describes, with its parameters and its state."""
     shape = tuple(header["input_shape"])
-    layers = [_make(description) for description in header["layers"]]
+    layers = [_make(description, named) for description in header["layers"]]
     _check_shapes(layers, shape, header["dtype"], tensors)
-    network = Network(layers, shape, header["seed"], header["dtype"])
-    for name, target in network.parameters().items():
+    network = make(layers, shape, header["seed"], header["dtype"])
+    for name, target in (network.parameters() | network.state()).items():
         target[...] = tensors[name]
     return network
 
 
-def _write(path, tensors: dict[str, np.ndarray], header: dict[str, Any]) -> None:
-    with replacement(path) as file:
-        file.write(_encode(tensors, header))
-
-
-def _encode(tensors: dict[str, np.ndarray], header) -> bytes:
-    """Return a file that holds the digest of all its bytes: the same bytes for the same content."""
-    # A view of the arena is contiguous; anything else safetensors would write scrambled.
-    whole = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-    text = json.dumps({"header": header, "sha256": "0" * 64}, sort_keys=True)
-    data = safetensors.numpy.save(whole, {"cyconv": text})
-    match = _find_digest(data)
-    digest = hashlib.sha256(data).hexdigest().encode()
-    return data[: match.start(1)] + digest + data[match.end(1) :]
-
-
-def _find_digest(data: bytes) -> re.Match[bytes]:
-    """Return where in the header the digest is: after all settings, whatever these may hold."""
-    *_, match = DIGEST.finditer(data, 8, 8 + int.from_bytes(data[:8], "little"))
-    return match
-
-
 def _read(path, expected: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Return the tensors and the header of a file, its digest checked."""
-    data = Path(path).read_bytes()
-    try:
-        tensors = safetensors.numpy.load(data)
-        match = _find_digest(data)
-        digest = hashlib.sha256(data[: match.start(1)] + b"0" * 64)
-        digest.update(memoryview(data)[match.end(1) :])
-        damaged = digest.hexdigest().encode() != match[1]
-        header = json.loads(json.loads(data[8 : match.endpos])["__metadata__"]["cyconv"])["header"]
-        kind = header["format"]
-    except BAD as error:
+    """Return the tensors and the header of a file of the expected format."""
+    tensors, header = container.read(path)
+    kind = header["format"]
+    if kind in OLD_TRAINING:
         raise CheckpointError(
-            f"{path}: this is no complete safetensors file of cyconv ({_reason(error)})"
-        ) from None
-    if damaged:
-        raise CheckpointError(f"{path}: the file is damaged; its digest does not match its content")
+            f"{path}: this is a training run of an older cyconv, which this one cannot continue; "
+            "begin it again"
+        )
     if (kind, expected) == (TRAINING, NETWORK):
         raise CheckpointError(
             f"{path}: this is a training run, which cyconv train --resume continues; its best "
@@ -213,31 +326,15 @@ def _read(path, expected: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     return tensors, header
 
 
-@contextmanager
-def _judged(path) -> Iterator[None]:
-    """Turn what a bad description raises into a CheckpointError."""
-    try:
-        yield
-    except BAD as error:
-        raise CheckpointError(
-            f"{path}: the description in it is not valid: {_reason(error)}"
-        ) from None
-
-
-def _reason(error: Exception) -> str:
-    """Return what an error says, in which a file may have put anything, fit for a terminal."""
-    text = f"it has no {error}" if isinstance(error, KeyError) else str(error)
-    return "".join(each if each.isprintable() else " " for each in text)[:300]
-
-
 def _check_shapes(layers, input_shape, dtype, tensors) -> None:
-    """Raise ValueError unless the tensors are the layers' parameters: before any is allocated."""
+    """Raise ValueError unless the tensors are those of the layers: before any is allocated."""
     expected: dict[str, tuple[int, ...]] = {}
     shape = input_shape
     for index, layer in enumerate(layers):
         layer.setup(shape, index)
         shape = layer.output_shape
-        expected |= {f"{index}.{name}": own for name, own in layer.parameter_shapes.items()}
+        own = layer.parameter_shapes | layer.state_shapes
+        expected |= {f"{index}.{name}": each for name, each in own.items()}
         layer.reset()
     found = {name: array.shape for name, array in tensors.items()}
     if found != expected:
@@ -246,27 +343,70 @@ def _check_shapes(layers, input_shape, dtype, tensors) -> None:
         raise ValueError(f"its parameters are not all {dtype}")
 
 
+def _layer_types(layers, who: str) -> dict[str, type]:
+    """Return the classes of layers that a file may name."""
+    names = set(layer_types.__all__) - {"Layer"}
+    classes: dict[str, type] = {name: getattr(layer_types, name) for name in names}
+    for each in layers:
+        if not isinstance(each, type) or not issubclass(each, layer_types.Layer):
+            raise TypeError(f"{who}: layers must be classes of layers, got {each!r:.60}")
+        if classes.setdefault(each.__name__, each) is not each:
+            raise ValueError(f"{who}: layers has a second class of the name {each.__name__}")
+    return classes
+
+
 def _describe(layer) -> dict[str, Any]:
+    """Return a layer as JSON can hold it: the name of its class, and its `config`."""
     name = type(layer).__name__
-    if getattr(layer_types, name, None) is not type(layer):
+    if getattr(layer_types, name, None) is not type(layer) and not _has_own_config(layer):
         raise TypeError(
-            f"Network.save: {layer.who} is no layer of cyconv.layers, so a file cannot name it; "
-            "save net.parameters() with numpy.savez instead"
+            f"Network.save: {layer.who} is not a layer of cyconv.layers and has no config, the "
+            "arguments that make it again; set self.config, or save net.parameters() with "
+            "numpy.savez instead"
         )
-    return {"type": name, **layer.config}
+    return {"type": name, **{key: _described(value) for key, value in layer.config.items()}}
 
 
-def _make(description) -> layer_types.Layer:
+def _has_own_config(layer) -> bool:
+    """Tell whether a layer's class, or the layer, says what its config is, if only that of none."""
+    own = [vars(layer), *(vars(each) for each in type(layer).__mro__ if each is not layer_types.Layer)]
+    return any("config" in each for each in own)
+
+
+def _described(value):
+    if isinstance(value, layer_types.Layer):
+        return _describe(value)
+    return [_described(each) for each in value] if isinstance(value, (list, tuple)) else value
+
+
+def _make(description, named: dict[str, type], depth: int = 0) -> layer_types.Layer:
+    """Return the layer that a file describes, with the layers inside it."""
+    if depth > MOST_NESTED:
+        raise ValueError(f"its layers are nested more than {MOST_NESTED} deep")
+    if isinstance(description, dict):
+        description = {
+            name: [_make(each, named, depth + 1) for each in value] if _are_layers(value) else value
+            for name, value in description.items()
+        }
+    return _made(description, named, "layer")
+
+
+def _are_layers(value) -> bool:
+    return isinstance(value, list) and any(isinstance(each, dict) for each in value)
+
+
+def _made(description, named: dict[str, type], what: str) -> Any:
+    """Return what a file describes by the name of a class, one of `named`, and its arguments."""
     if not isinstance(description, dict):
-        raise ValueError(f"a layer is described by {description!r:.60}")
+        raise ValueError(f"its {what} is described by {description!r:.60}")
     arguments = {
         name: tuple(map(_tuples, value)) if isinstance(value, list) else value
         for name, value in description.items()
     }
     name = arguments.pop("type")
-    if name not in layer_types.__all__ or name == "Layer":
-        raise ValueError(f"unknown layer {name!r}")
-    return getattr(layer_types, name)(**arguments)
+    if name not in named:
+        raise ValueError(f"unknown {what} {name!r:.60}")
+    return named[name](**arguments)
 
 
 def _tuples(value):

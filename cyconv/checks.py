@@ -173,13 +173,28 @@ def finite(x, who: str) -> None:
     raise ValueError(f"{who}: x must be finite, got NaN or infinity in image {bad.argmax()}")
 
 
-def number(value, who: str, name: str) -> float:
-    """Return `value` as a finite float of at least 0, or raise TypeError or ValueError."""
+def number(value, who: str, name: str, below: float = math.inf, positive: bool = False) -> float:
+    """Return `value` as a float of at least 0, or more than 0, and below a bound.
+
+    Raises
+    ------
+    TypeError
+        If it is not a number.
+    ValueError
+        If it is out of range, or too large for a float.
+    """
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{who}: {name} must be a number, got {value!r}")
-    result = float(value)
-    if not 0 <= result < math.inf:
-        raise ValueError(f"{who}: {name} must be finite and at least 0, got {value!r}")
+        raise TypeError(f"{who}: {name} must be a number, got {value!r:.60}")
+    least = "more than 0" if positive else "at least 0"
+    most = "finite" if below == math.inf else f"below {below:g}"
+    try:
+        result = float(value)
+    except OverflowError:  # an integer whose digits nobody wants to read
+        raise ValueError(
+            f"{who}: {name} must be {most} and {least}, got a number too large for a float"
+        ) from None
+    if not 0 <= result < below or (positive and result == 0):
+        raise ValueError(f"{who}: {name} must be {most} and {least}, got {value!r:.60}")
     return result
 
 

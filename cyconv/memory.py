@@ -209,10 +209,7 @@ class Memory:
     def take_labels(self, labels: np.ndarray, loss: Any, classes: int) -> float:
         """Take what the loss is computed from; return what its sum is multiplied by."""
         scale = loss.scale(labels, classes)
-        weight = loss.class_weight
-        self.batch.take_labels(
-            labels, scale, loss.label_smoothing, None if weight is None else np.array(weight, float)
-        )
+        self.batch.take_labels(labels, scale, loss.label_smoothing, loss.weight)
         return scale
 
     def array(self, place: Place) -> np.ndarray:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from os import PathLike
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from cyconv import checks
+from cyconv import checkpoint, checks
 from cyconv._core import of
 from cyconv.geometry import integer
 from cyconv.layers import Layer, Softmax
@@ -20,10 +19,7 @@ from cyconv.optimizers import Optimizer
 from cyconv.passes import Passes
 from cyconv.program import Arenas
 from cyconv.threads import get_num_threads
-
-if TYPE_CHECKING:
-    from cyconv.schedules import Schedule
-    from cyconv.training import Callback, History, Progress
+from cyconv.training import fit
 
 _DTYPES = ("float32", "float64", *checks.FLOATS)
 CHUNK = 2048  # images that evaluate and predict take at once: memory does not grow with the data
@@ -312,42 +308,7 @@ class Network:
             raise FloatingPointError(f"{who}: the output is not finite; the weights have diverged")
         return logits
 
-    def fit(
-        self,
-        x: ArrayLike,
-        labels: ArrayLike,
-        epochs: int = 5,
-        batch_size: int = 64,
-        optimizer: Optimizer | None = None,
-        validation_data: tuple[ArrayLike, ArrayLike] | None = None,
-        shuffle: bool = True,
-        seed: int = 0,
-        callbacks: Sequence[Callback | Callable[[Network, int, History], object]] = (),
-        schedule: str | Schedule = "constant",
-        progress: Progress | None = None,
-    ) -> History:
-        """Train on a data set; see `cyconv.training.fit`, which this calls.
-
-        Returns
-        -------
-        cyconv.training.History
-        """
-        from cyconv.training import fit  # training is above the network
-
-        return fit(
-            self,
-            x,
-            labels,
-            epochs,
-            batch_size,
-            optimizer,
-            validation_data,
-            shuffle,
-            seed,
-            callbacks,
-            schedule,
-            progress,
-        )
+    fit = fit
 
     def summary(self) -> str:
         """Return a table of the layers, their output shapes and parameters."""
@@ -363,35 +324,37 @@ class Network:
         return "\n".join([lines[0], rule, *lines[1:], rule, total])
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write the architecture and the parameters to a safetensors file.
+        """Write the architecture, the parameters and the state to a safetensors file.
 
         The file replaces an older one only when it is complete.
 
         Raises
         ------
         TypeError
-            If a layer is none of `cyconv.layers`.
+            If a layer is not one of `cyconv.layers` and has no `config`.
         OSError
             If the file cannot be written.
         """
-        from cyconv.checkpoint import save  # the checkpoint is above the network
-
-        save(self, path)
+        checkpoint.save(self, path)
 
     @classmethod
-    def load(cls, path: str | PathLike[str]) -> Network:
+    def load(cls, path: str | PathLike[str], layers: Sequence[type[Layer]] = ()) -> Network:
         """Return the network that `save` wrote to `path`.
+
+        Parameters
+        ----------
+        path : str or path-like
+        layers : sequence of type
+            Classes of layers of your own that the file may name.
 
         Raises
         ------
         cyconv.CheckpointError
-            If the file is damaged or is none of ours. No code in it is ever run.
+            If the file is damaged or is not one of ours. No code in it is ever run.
         OSError
             If the file cannot be read.
         """
-        from cyconv.checkpoint import load
-
-        return load(path)
+        return checkpoint.load(path, cls, layers)
 
     def __reduce__(self):
         """Copy or pickle the architecture and the parameters, not a pass or a step under way.

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
 from cyconv._core import of
 from cyconv.checks import FLOATS, number, shape_text
 from cyconv.threads import get_num_threads
+
+SQUARES = 16384  # elements whose squares are one partial sum of a norm, whoever adds them
+MOST_STEPS = 2**53  # a double counts so far
 
 
 class Optimizer(Protocol):
@@ -19,7 +23,162 @@ class Optimizer(Protocol):
         """Move the flat array `parameters` against `gradients`, in place."""
 
 
-class Adam:
+class BaseOptimizer:
+    """What the optimizers of this module have in common: they describe themselves.
+
+    A subclass names the arguments of its constructor in `arguments` and keeps each as an attribute,
+    names the flat arrays that it keeps in `arrays`, and moves the parameters in `_sweep`.
+
+    Attributes
+    ----------
+    arguments : tuple of str
+        Of the constructor, but for max_norm.
+    arrays : tuple of str
+        What `state` has beside the number of steps, each as long as the parameters.
+    max_norm : float or None
+        A gradient whose Euclidean norm is more is scaled to it.
+    """
+
+    arguments: ClassVar[tuple[str, ...]] = ()
+    arrays: tuple[str, ...] = ()
+
+    def __init__(self, learning_rate: float, max_norm: float | None) -> None:
+        self.learning_rate = learning_rate
+        self.max_norm = (
+            None if max_norm is None else self._number(max_norm, "max_norm", positive=True)
+        )
+        self._count = np.zeros(1, np.int64)
+        self._kept: dict[str, np.ndarray] = {}  # says nothing before the first step
+        self._arena: np.ndarray | None = None
+
+    def _number(self, value, name: str, positive: bool = False, below: float = math.inf) -> float:
+        return number(value, type(self).__name__, name, below, positive)
+
+    @property
+    def learning_rate(self) -> float:
+        """The step size; a new one must be finite and at least 0."""
+        return self._learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, value: float) -> None:
+        self._learning_rate = self._number(value, "learning_rate")
+
+    @property
+    def t(self) -> int:
+        """Number of steps taken."""
+        return int(self._count[0])
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments by name."""
+        return {name: getattr(self, name) for name in (*self.arguments, "max_norm")}
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return what the optimizer has kept of its steps by name: the arrays, not copies.
+
+        Returns
+        -------
+        dict of str to ndarray
+            The number of steps ``t`` of shape (), int64; after the first step also flat arrays as
+            long as the parameters.
+        """
+        return {"t": self._count.reshape(()), **(self._kept if self.t else {})}
+
+    def load_state(self, state: Mapping[str, np.ndarray], parameters: np.ndarray) -> None:
+        """Go on from what `state` returned for a network with these flat `parameters`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an array is missing, one too many, or of another type or shape. The optimizer is
+            left as it was.
+        """
+        who = f"{type(self).__name__}.load_state"
+        t = state.get("t")
+        if not isinstance(t, np.ndarray) or t.dtype != np.int64 or t.shape != ():
+            raise TypeError(f"{who}: t must be an array of shape () and int64, got {t!r:.60}")
+        if not 0 <= t < MOST_STEPS:
+            raise ValueError(f"{who}: t must be at least 0 and below 2**53, got {t}")
+        names = {"t", *(self.arrays if t else ())}
+        if set(state) != names:
+            raise ValueError(
+                f"{who}: after {t} steps the state has {sorted(names)}, got {sorted(state)}"
+            )
+        kept = {name: state[name] for name in self.arrays if t}
+        for name, array in kept.items():
+            _flat(array, who, name, parameters)
+        kept = {name: array.copy() for name, array in kept.items()}
+        self._arena, self._kept, self._count = None, kept, np.full(1, t, np.int64)
+
+    def step(self, parameters: np.ndarray, gradients: np.ndarray) -> None:
+        """Move the flat array `parameters` against `gradients`, in place.
+
+        The step is taken as a whole or, where an error or Ctrl-C comes in between, not at all.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If they are not flat, contiguous arrays of one floating type and length, if they share
+            memory, or if `parameters` is read-only.
+        RuntimeError
+            If the optimizer has worked on other parameters before: its state belongs to them.
+        """
+        who = f"{type(self).__name__}.step"
+        _flat(parameters, who, "parameters", parameters)
+        _flat(gradients, who, "gradients", parameters)
+        if not parameters.flags.writeable:
+            raise ValueError(f"{who}: parameters must be writable, got a read-only array")
+        if np.may_share_memory(parameters, gradients):
+            raise ValueError(f"{who}: gradients must not share memory with parameters")
+        if self.t == 0:
+            kept = {name: np.zeros_like(parameters) for name in self.arrays}
+        else:
+            kept = self._kept
+            if not self._belongs_to(parameters):
+                raise RuntimeError(
+                    f"{type(self).__name__}: this optimizer belongs to another network; make a "
+                    "new one"
+                )
+        clip = self._clip(gradients)
+        # Both say nothing until the number of steps is more than 0, which the sweep sees to.
+        self._kept, self._arena = kept, parameters
+        self._sweep(parameters, gradients, kept, self._count, clip, get_num_threads())
+
+    def _belongs_to(self, parameters: np.ndarray) -> bool:
+        """Tell whether the state is that of these parameters, or may be: a copy cannot know."""
+        if self._arena is not None:
+            return self._arena is parameters
+        return all(
+            array.shape == parameters.shape and array.dtype == parameters.dtype
+            for array in self._kept.values()
+        )
+
+    def _clip(self, gradients: np.ndarray) -> float:
+        """Return what scales the gradients to `max_norm`, or 1, as PyTorch's clip_grad_norm_."""
+        if self.max_norm is None:
+            return 1.0
+        sums = np.empty(gradients.size // SQUARES + 1)
+        norm = math.sqrt(
+            of(gradients.dtype).elementwise.sum_of_squares(gradients, sums, get_num_threads())
+        )
+        clip = self.max_norm / (norm + 1e-6)
+        return 1.0 if clip > 1 else clip  # NaN stays NaN
+
+    def _sweep(self, parameters, gradients, kept, count, clip: float, threads: int) -> None:
+        """Move the parameters, and count the step, in one compiled call and nothing after it."""
+        raise NotImplementedError
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return copies of all that a copy needs; which arena is its own, it learns in its step."""
+        kept = {name: array.copy() for name, array in self._kept.items()}
+        return {**vars(self), "_count": self._count.copy(), "_kept": kept, "_arena": None}
+
+    def __repr__(self) -> str:
+        arguments = (f"{name}={value!r}" for name, value in self.config.items())
+        return f"{type(self).__name__}({', '.join(arguments)})"
+
+
+class Adam(BaseOptimizer):
     """Adam (Kingma & Ba 2014, algorithm 1), with the true powers of beta in its corrections.
 
     ``m = b1 m + (1 - b1) g``, ``v = b2 v + (1 - b2) g**2``,
@@ -33,98 +192,169 @@ class Adam:
         Decay of the two running means, each in [0, 1).
     eps : float
         More than 0; what is smaller than 1e-19 acts as 1e-19 in float32, where its square is lost.
+    max_norm : float, optional
+        More than 0; a gradient whose Euclidean norm is more is scaled to it, as by PyTorch's
+        clip_grad_norm_ (Pascanu et al. 2013, algorithm 1). The array of gradients stays as it is.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument is no number or out of range.
+        If an argument is not a number or out of range.
     """
+
+    arguments: ClassVar[tuple[str, ...]] = ("learning_rate", "betas", "eps")
+    arrays = ("m", "v")
+    weight_decay = 0.0
 
     def __init__(
         self,
         learning_rate: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
+        *,
+        max_norm: float | None = None,
     ) -> None:
+        super().__init__(learning_rate, max_norm)
         if not isinstance(betas, (tuple, list)) or len(betas) != 2:
-            raise ValueError(f"Adam: betas must be a pair of numbers, got {betas!r}")
-        self.learning_rate = learning_rate
-        self.betas = (number(betas[0], "Adam", "betas[0]"), number(betas[1], "Adam", "betas[1]"))
-        self.eps = number(eps, "Adam", "eps")
-        if max(self.betas) >= 1:
-            raise ValueError(f"Adam: betas must be below 1, got {betas!r}")
-        if self.eps == 0:
-            raise ValueError("Adam: eps must be more than 0, got 0")
-        self.t = 0
-        self._arena: np.ndarray | None = None
-        self.m: np.ndarray | None = None
-        self.v: np.ndarray | None = None
-
-    @property
-    def learning_rate(self) -> float:
-        """The step size; a new one must be finite and at least 0."""
-        return self._learning_rate
-
-    @learning_rate.setter
-    def learning_rate(self, value: float) -> None:
-        self._learning_rate = number(value, "Adam", "learning_rate")
-
-    def step(self, parameters: np.ndarray, gradients: np.ndarray) -> None:
-        """Move the flat array `parameters` against `gradients`, in place.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If they are not flat, contiguous arrays of one floating type and length, if they share
-            memory, or if `parameters` is read-only.
-        RuntimeError
-            If the optimizer has worked on other parameters before: its means belong to them.
-        """
-        _flat(parameters, "parameters", parameters)
-        _flat(gradients, "gradients", parameters)
-        if not parameters.flags.writeable:
-            raise ValueError("Adam.step: parameters must be writable, got a read-only array")
-        if np.may_share_memory(parameters, gradients):
-            raise ValueError("Adam.step: gradients must not share memory with parameters")
-        if self._arena is None:
-            if self.m is None or self.v is None:  # those of a checkpoint are there
-                self.m, self.v = np.zeros_like(parameters), np.zeros_like(parameters)
-            _flat(self.m, "m", parameters)
-            _flat(self.v, "v", parameters)
-            self._arena = parameters
-        elif self._arena is not parameters:
-            raise RuntimeError("Adam: this optimizer belongs to another network; make a new one")
-        self.t += 1
-        if parameters.size:
-            of(parameters.dtype).elementwise.adam(
-                parameters,
-                gradients,
-                self.m,
-                self.v,
-                self.learning_rate,
-                *self.betas,
-                # Where g**2 underflows, m over a smaller eps would be a move of any size.
-                max(self.eps, math.sqrt(np.finfo(parameters.dtype).tiny)),
-                self.t,
-                get_num_threads(),
+            raise ValueError(
+                f"{type(self).__name__}: betas must be a pair of numbers, got {betas!r:.60}"
             )
-
-    def __repr__(self) -> str:
-        return f"Adam(learning_rate={self.learning_rate}, betas={self.betas}, eps={self.eps})"
-
-
-def _flat(array, name: str, like) -> None:
-    """Raise if `array` is no flat array of the type and length of `like`."""
-    if not isinstance(array, np.ndarray) or array.dtype not in FLOATS:
-        raise TypeError(
-            f"Adam.step: {name} must be an array of float32 or float64, got {array!r:.60}"
+        self.betas = (
+            self._number(betas[0], "betas[0]", below=1),
+            self._number(betas[1], "betas[1]", below=1),
         )
+        self.eps = self._number(eps, "eps", positive=True)
+
+    def _sweep(self, parameters, gradients, kept, count, clip: float, threads: int) -> None:
+        # Where g**2 underflows, m over a smaller eps would be a move of any size.
+        eps = max(self.eps, math.sqrt(np.finfo(parameters.dtype).tiny))
+        of(parameters.dtype).elementwise.adam(
+            parameters,
+            gradients,
+            kept["m"],
+            kept["v"],
+            count,
+            self.learning_rate,
+            *self.betas,
+            eps,
+            self.weight_decay,
+            clip,
+            threads,
+        )
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019, algorithm 2), as PyTorch has it.
+
+    ``w *= 1 - learning_rate * weight_decay`` before Adam's step, which does not see the decay.
+
+    Parameters
+    ----------
+    learning_rate, betas, eps, max_norm
+        As in `Adam`.
+    weight_decay : float
+        At least 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not a number or out of range.
+    """
+
+    arguments = (*Adam.arguments, "weight_decay")
+
+    def __init__(
+        self,
+        learning_rate: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+        *,
+        max_norm: float | None = None,
+    ) -> None:
+        super().__init__(learning_rate, betas, eps, max_norm=max_norm)
+        self.weight_decay = self._number(weight_decay, "weight_decay")
+
+
+class SGD(BaseOptimizer):
+    """Gradient descent, with momentum if it is asked for, as PyTorch has it.
+
+    ``g += weight_decay * w``, ``velocity = momentum * velocity + g``, which begins with g, and
+    ``w -= learning_rate * velocity``; with Nesterov's momentum (Sutskever et al. 2013)
+    ``w -= learning_rate * (g + momentum * velocity)``.
+
+    Parameters
+    ----------
+    learning_rate : float
+        At least 0; it may be changed between steps.
+    momentum : float
+        In [0, 1).
+    nesterov : bool
+        It needs a momentum.
+    weight_decay : float
+        At least 0.
+    max_norm : float, optional
+        As in `Adam`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or out of range.
+    """
+
+    arguments = ("learning_rate", "momentum", "nesterov", "weight_decay")
+
+    def __init__(
+        self,
+        learning_rate: float,
+        momentum: float = 0,
+        nesterov: bool = False,
+        weight_decay: float = 0,
+        *,
+        max_norm: float | None = None,
+    ) -> None:
+        super().__init__(learning_rate, max_norm)
+        self.momentum = self._number(momentum, "momentum", below=1)
+        self.weight_decay = self._number(weight_decay, "weight_decay")
+        if not isinstance(nesterov, bool):
+            raise TypeError(
+                f"{type(self).__name__}: nesterov must be True or False, got {nesterov!r:.60}"
+            )
+        if nesterov and self.momentum == 0:
+            raise ValueError(
+                f"{type(self).__name__}: nesterov needs a momentum, such as momentum=0.9, got 0"
+            )
+        self.nesterov = nesterov
+        self.arrays = ("velocity",) if self.momentum else ()
+
+    def _sweep(self, parameters, gradients, kept, count, clip: float, threads: int) -> None:
+        of(parameters.dtype).elementwise.sgd(
+            parameters,
+            gradients,
+            kept.get("velocity"),
+            count,
+            self.learning_rate,
+            self.momentum,
+            self.nesterov,
+            self.weight_decay,
+            clip,
+            threads,
+        )
+
+
+OPTIMIZERS: dict[str, type[BaseOptimizer]] = {each.__name__: each for each in (Adam, AdamW, SGD)}
+
+
+def _flat(array, who: str, name: str, like) -> None:
+    """Raise if `array` is not a flat array of the type and length of `like`."""
+    if not isinstance(array, np.ndarray) or array.dtype not in FLOATS:
+        raise TypeError(f"{who}: {name} must be an array of float32 or float64, got {array!r:.60}")
     if array.dtype != like.dtype:
         raise TypeError(
-            f"Adam.step: {name} must be {like.dtype} as the parameters are, got {array.dtype}"
+            f"{who}: {name} must be {like.dtype} as the parameters are, got {array.dtype}"
         )
     if array.ndim != 1 or array.shape != like.shape or not array.flags.c_contiguous:
         raise ValueError(
-            f"Adam.step: {name} must be flat, contiguous and of shape ({like.size},), "
+            f"{who}: {name} must be flat, contiguous and of shape ({like.size},), "
             f"got {shape_text(array.shape)}"
         )

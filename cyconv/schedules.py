@@ -22,7 +22,10 @@ def onecycle(step: int, steps: int) -> float:
     """Rise from 1/25 to 1 in the first 30 % of the steps, then fall to 1/250,000.
 
     The one-cycle policy (Smith & Topin 2017), with the numbers and cosines of PyTorch's OneCycleLR.
+    A run of a single step takes it at 1.
     """
+    if steps == 1:
+        return 1.0
     top = 0.3 * steps - 1
     if step <= top:
         return _between(1 / 25, 1, step / top)

@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cyconv import checks
+from cyconv.averages import Arenas, Average
 from cyconv.geometry import integer
+from cyconv.losses import CrossEntropy
 from cyconv.optimizers import Adam, Optimizer
 from cyconv.schedules import Schedule, constant, find
 
@@ -54,6 +56,8 @@ class Progress:
     loss, seconds : float
         Sum of the losses of that epoch's images, and time of its steps, so far.
     history : History
+    average : Average or None
+        The moving average of the weights, if the run has one.
     """
 
     epoch: int = 0
@@ -61,6 +65,7 @@ class Progress:
     loss: float = 0.0
     seconds: float = 0.0
     history: History = field(default_factory=History)
+    average: Average | None = field(default=None, compare=False)
 
 
 class Callback:
@@ -76,8 +81,13 @@ class Callback:
         """After validation."""
 
 
+def arenas(network: Network) -> Arenas:
+    """Return the flat arrays that training changes: the parameters, and the untrained state."""
+    return network._arenas()
+
+
 class KeepBest(Callback):
-    """Keep the parameters of the epoch with the best validation accuracy.
+    """Keep the weights of the epoch with the best validation accuracy.
 
     Parameters
     ----------
@@ -89,14 +99,14 @@ class KeepBest(Callback):
     epoch : int
         The best one; 0 before the first.
     accuracy : float
-    parameters : ndarray or None
-        A copy of the flat array of all parameters.
+    arrays : tuple of ndarray
+        Copies of the flat arrays of parameters and of untrained state; empty before the first.
     """
 
     def __init__(self, patience: int | None = None) -> None:
         self.patience = None if patience is None else integer(patience, "KeepBest", "patience", 1)
         self.epoch, self.accuracy = 0, -1.0
-        self.parameters: np.ndarray | None = None
+        self.arrays: Arenas = ()
 
     def on_epoch_end(self, network: Network, epoch: int, history: History) -> bool:
         """Compare the epoch with the best one."""
@@ -104,13 +114,14 @@ class KeepBest(Callback):
             raise ValueError("KeepBest: fit must be given validation_data, got none")
         if history.val_accuracy[-1] > self.accuracy:
             self.epoch, self.accuracy = epoch, history.val_accuracy[-1]
-            self.parameters = network._parameters.copy()
+            self.arrays = tuple(arena.copy() for arena in arenas(network))
         return self.patience is not None and epoch - self.epoch >= self.patience
 
     def restore(self, network: Network) -> None:
-        """Give a network the parameters of the best epoch, if there was one."""
-        if self.parameters is not None:
-            network._parameters[...] = self.parameters
+        """Give a network the weights of the best epoch, if there was one."""
+        if self.arrays:
+            for arena, kept in zip(arenas(network), self.arrays, strict=True):
+                arena[...] = kept
 
 
 def fit(
@@ -126,6 +137,9 @@ def fit(
     callbacks: Sequence[Callback | Callable[[Network, int, History], object]] = (),
     schedule: str | Schedule = "constant",
     progress: Progress | None = None,
+    *,
+    loss: CrossEntropy | None = None,
+    ema: float | None = None,
 ) -> History:
     """Train a network on a data set.
 
@@ -137,8 +151,8 @@ def fit(
     labels : ndarray of shape (N,), integers
     epochs, batch_size : int
         The last batch of an epoch may be smaller.
-    optimizer : Adam, optional
-        ``Adam()`` if it is left out.
+    optimizer : Optimizer, optional
+        Anything with ``step(parameters, gradients)``; ``Adam()`` if it is left out.
     validation_data : (x, labels), optional
         Evaluated after each epoch.
     shuffle : bool
@@ -154,6 +168,13 @@ def fit(
     progress : Progress, optional
         Where a run that was ended stood. With the network, the optimizer and all other arguments
         as they were, the run goes on to the same bits as if it had not been ended.
+    loss : CrossEntropy, optional
+        What the steps lower; the plain cross-entropy, which validation measures always, if it is
+        left out.
+    ema : float, optional
+        Decay, in (0, 1), of an exponential moving average of the weights, which each step goes
+        into. The network has the average wherever it is looked at: for validation, at the ends of
+        epochs and after the run; the weights that go on training wait in `progress`.
 
     Returns
     -------
@@ -162,85 +183,166 @@ def fit(
     Raises
     ------
     TypeError, ValueError
-        If an argument does not fit; nothing is trained then.
+        If an argument does not fit; nothing is trained then. Also if a batch has no label that has
+        weight in `loss`; its step is not taken then.
     FloatingPointError
         If the loss of a batch or of the validation data, or after an epoch a parameter, is NaN or
         infinite; the text names epoch and step.
     """
-    who = "Network.fit"
-    x = network._images(x, who)
-    labels = network._labels(labels, len(x), who)
-    epochs = integer(epochs, who, "epochs", 0)
-    batch_size = integer(batch_size, who, "batch_size", 1)
-    seed = integer(seed, who, "seed", 0)
-    if validation_data is not None:
-        if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
-            raise TypeError(f"{who}: validation_data must be a pair (x, labels)")
-        held_x = network._images(validation_data[0], f"{who}: validation_data")
-        validation_data = (
-            held_x,
-            network._labels(validation_data[1], len(held_x), f"{who}: validation_data"),
-        )
-    optimizer = Adam() if optimizer is None else optimizer
-    checks.optimizer(optimizer, who)
-    factor = find(schedule, who)
-    if factor is not constant and not hasattr(optimizer, "learning_rate"):
-        raise TypeError(f"{who}: schedule needs an optimizer with a learning_rate")
-    if not isinstance(callbacks, (list, tuple)):
-        raise TypeError(f"{who}: callbacks must be a list, got {callbacks!r}")
-    called = [_as_callback(each) for each in callbacks]
     progress = Progress() if progress is None else progress
-    if not isinstance(progress, Progress):
-        raise TypeError(f"{who}: progress must be a Progress, got {progress!r}")
-    integer(progress.epoch, who, "progress.epoch", 0)
-    integer(progress.batch, who, "progress.batch", 0)
-    history = progress.history
-    batches = -(-len(x) // batch_size)
-    if progress.batch > batches:
-        raise ValueError(
-            f"{who}: progress.batch is {progress.batch}, but an epoch has {batches} steps; "
-            "give the data and the batch_size that the run began with"
-        )
-    while progress.epoch < epochs:
-        epoch = progress.epoch + 1
-        for each in called:
-            each.on_epoch_begin(network, epoch, batches)
-        order = np.arange(len(x))
-        if shuffle:
-            np.random.default_rng([seed, epoch]).shuffle(order)
-        for batch in range(progress.batch, batches):
-            start = time.perf_counter()
-            picked = order[batch * batch_size : (batch + 1) * batch_size]
-            share = checks.number(
-                factor(progress.epoch * batches + batch, epochs * batches), who, "schedule's factor"
+    run = _Run(network, epochs, batch_size, shuffle, seed, progress, loss)
+    run.check_data(x, labels, validation_data)
+    run.check_numbers()
+    run.check_optimizer(optimizer, schedule)
+    run.check_callbacks(callbacks)
+    run.check_progress(ema)
+    try:
+        while run.progress.epoch < run.epochs:
+            if run.train_epoch():
+                break
+    finally:
+        run.show_average()
+    return run.progress.history
+
+
+WHO = "Network.fit"
+
+
+@dataclass
+class _Run:
+    """The arguments of `fit`, and the parts of its work."""
+
+    network: Network
+    epochs: int
+    batch_size: int
+    shuffle: bool
+    seed: int
+    progress: Progress
+    loss: CrossEntropy | None
+
+    def check_data(self, x, labels, validation_data) -> None:
+        self.x = self.network._images(x, WHO)
+        self.labels = self.network._labels(labels, len(self.x), WHO)
+        if self.loss is not None:
+            if not isinstance(self.loss, CrossEntropy):
+                raise TypeError(f"{WHO}: loss must be a CrossEntropy, got {self.loss!r:.60}")
+            self.loss.scale(self.labels, self.network.classes, WHO)
+        self.held = None
+        if validation_data is not None:
+            if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
+                raise TypeError(f"{WHO}: validation_data must be a pair (x, labels)")
+            who = f"{WHO}: validation_data"
+            held_x = self.network._images(validation_data[0], who)
+            self.held = held_x, self.network._labels(validation_data[1], len(held_x), who)
+
+    def check_numbers(self) -> None:
+        self.epochs = integer(self.epochs, WHO, "epochs", 0)
+        self.batch_size = integer(self.batch_size, WHO, "batch_size", 1)
+        self.seed = integer(self.seed, WHO, "seed", 0)
+        self.batches = -(-len(self.x) // self.batch_size)
+
+    def check_optimizer(self, optimizer, schedule) -> None:
+        self.optimizer = Adam() if optimizer is None else optimizer
+        checks.optimizer(self.optimizer, WHO)
+        self.factor = find(schedule, WHO)
+        if self.factor is not constant and not hasattr(self.optimizer, "learning_rate"):
+            raise TypeError(f"{WHO}: schedule needs an optimizer with a learning_rate")
+
+    def check_callbacks(self, callbacks) -> None:
+        if not isinstance(callbacks, (list, tuple)):
+            raise TypeError(f"{WHO}: callbacks must be a list, got {callbacks!r}")
+        self.callbacks = [_as_callback(each) for each in callbacks]
+
+    def check_progress(self, ema) -> None:
+        """Check how far the run has come, and that its average is the one asked for."""
+        progress = self.progress
+        if not isinstance(progress, Progress):
+            raise TypeError(f"{WHO}: progress must be a Progress, got {progress!r}")
+        integer(progress.epoch, WHO, "progress.epoch", 0)
+        integer(progress.batch, WHO, "progress.batch", 0)
+        if progress.batch > self.batches:
+            raise ValueError(
+                f"{WHO}: progress.batch is {progress.batch}, but an epoch has {self.batches} "
+                "steps; give the data and the batch_size that the run began with"
             )
-            with _scaled(optimizer, share):
-                place = f" at epoch {epoch}, step {batch + 1}"
-                loss = network._step(x[picked], labels[picked], optimizer, who, place)
+        decay = None if ema is None else checks.number(ema, WHO, "ema", below=1, positive=True)
+        average = progress.average
+        if average is None:
+            progress.average = None if decay is None else Average(decay)
+        elif decay != average.decay:
+            raise ValueError(
+                f"{WHO}: ema must be {average.decay}, with which progress began, got {ema!r}"
+            )
+        elif not average.fits(arenas(self.network)):
+            raise ValueError(f"{WHO}: progress has the average of another network's weights")
+
+    def train_epoch(self) -> bool:
+        """Train an epoch, or what is left of one; tell whether a callback ends the training."""
+        network, progress = self.network, self.progress
+        epoch, history = progress.epoch + 1, progress.history
+        if progress.average is not None:
+            progress.average.take_off(arenas(network))
+        for each in self.callbacks:
+            each.on_epoch_begin(network, epoch, self.batches)
+        if self.take_steps(epoch):
+            return True
+        if not np.isfinite(network._parameters).all():
+            raise _diverged("a parameter is NaN or infinite", epoch, self.batches)
+        self.show_average()
+        self.validate(epoch)
+        history.loss.append(progress.loss / len(self.x))
+        history.seconds.append(progress.seconds)
+        progress.epoch, progress.batch, progress.loss, progress.seconds = epoch, 0, 0.0, 0.0
+        return any([each.on_epoch_end(network, epoch, history) for each in self.callbacks])
+
+    def take_steps(self, epoch: int) -> bool:
+        """Take the steps of an epoch; tell whether a callback ends the training."""
+        progress, size = self.progress, self.batch_size
+        order = np.arange(len(self.x))
+        if self.shuffle:
+            np.random.default_rng([self.seed, epoch]).shuffle(order)
+        for batch in range(progress.batch, self.batches):
+            start = time.perf_counter()
+            picked = order[batch * size : (batch + 1) * size]
+            loss = self.take_step(self.x[picked], self.labels[picked], epoch, batch)
             progress.batch = batch + 1
             progress.loss += loss * len(picked)
             progress.seconds += time.perf_counter() - start
-            if any([each.on_batch_end(network, batch + 1, loss) for each in called]):
-                return history
-        if not np.isfinite(network._parameters).all():
-            raise _diverged(who, "a parameter is NaN or infinite", epoch, batches)
-        if validation_data is not None:
-            loss, accuracy = network.evaluate(*validation_data)
-            if not math.isfinite(loss):
-                raise _diverged(who, f"the loss of the validation data is {loss}", epoch, batches)
-            history.val_loss.append(loss)
-            history.val_accuracy.append(accuracy)
-        history.loss.append(progress.loss / len(x))
-        history.seconds.append(progress.seconds)
-        progress.epoch, progress.batch, progress.loss, progress.seconds = epoch, 0, 0.0, 0.0
-        if any([each.on_epoch_end(network, epoch, history) for each in called]):
-            break
-    return history
+            if any([each.on_batch_end(self.network, batch + 1, loss) for each in self.callbacks]):
+                return True
+        return False
+
+    def take_step(self, x, labels, epoch: int, batch: int) -> float:
+        """Take one step and return its loss."""
+        done, steps = (epoch - 1) * self.batches + batch, self.epochs * self.batches
+        share = checks.number(self.factor(done, steps), WHO, "schedule's factor")
+        place = f" at epoch {epoch}, step {batch + 1}"
+        more = {} if self.loss is None else {"loss": self.loss}
+        with _scaled(self.optimizer, share):
+            loss = self.network._step(x, labels, self.optimizer, WHO, place, **more)
+        if self.progress.average is not None:
+            self.progress.average.update(arenas(self.network))
+        return loss
+
+    def validate(self, epoch: int) -> None:
+        """Measure the network on the validation data, if there are any."""
+        if self.held is None:
+            return
+        loss, accuracy = self.network.evaluate(*self.held)
+        if not math.isfinite(loss):
+            raise _diverged(f"the loss of the validation data is {loss}", epoch, self.batches)
+        self.progress.history.val_loss.append(loss)
+        self.progress.history.val_accuracy.append(accuracy)
+
+    def show_average(self) -> None:
+        """Let the network have the averaged weights, if the run has any."""
+        if self.progress.average is not None:
+            self.progress.average.wear(arenas(self.network))
 
 
-def _diverged(who: str, what: str, epoch: int, step: int) -> FloatingPointError:
+def _diverged(what: str, epoch: int, step: int) -> FloatingPointError:
     return FloatingPointError(
-        f"{who}: {what} after epoch {epoch}, step {step}; look for NaN or infinity in the data, or "
+        f"{WHO}: {what} after epoch {epoch}, step {step}; look for NaN or infinity in the data, or "
         "lower the learning rate"
     )
 

@@ -337,14 +337,15 @@ def softmax(x):
     return e / e.sum(axis=-1, keepdims=True)
 
 
-def cross_entropy(logits, labels):
-    """Return (mean of -log softmax(logits)[label], its gradient)."""
+def cross_entropy(logits, labels, smoothing=0.0, weight=None):
+    """Return (mean of -log softmax(logits) times the targets, its gradient)."""
     logits = np.float64(logits)
-    rows = np.arange(len(logits))
-    losses = np.logaddexp.reduce(logits, axis=1) - logits[rows, labels]
-    gradient = softmax(logits)
-    gradient[rows, labels] -= 1
-    return losses.mean(), gradient / len(logits)
+    classes = logits.shape[1]
+    weight = np.ones(classes) if weight is None else np.float64(weight)
+    targets = weight * ((1 - smoothing) * np.eye(classes)[labels] + smoothing / classes)
+    losses = targets * (np.logaddexp.reduce(logits, axis=1, keepdims=True) - logits)
+    gradient = targets.sum(axis=1, keepdims=True) * softmax(logits) - targets
+    return losses.sum() / weight[labels].sum(), gradient / weight[labels].sum()
 
 
 class Adam:
@@ -362,6 +363,39 @@ class Adam:
         m_hat = self.m / (1 - self.beta1**self.t)
         v_hat = self.v / (1 - self.beta2**self.t)
         return theta - self.learning_rate * m_hat / (np.sqrt(v_hat) + self.eps)
+
+
+class AdamW(Adam):
+    """Algorithm 2 of Loshchilov & Hutter (2019), the decay times the rate as in PyTorch."""
+
+    def __init__(self, size, weight_decay=0.01, **others):
+        super().__init__(size, **others)
+        self.weight_decay = weight_decay
+
+    def step(self, theta, g):
+        """Return the next theta."""
+        return super().step(theta * (1 - self.learning_rate * self.weight_decay), g)
+
+
+class SGD:
+    """The algorithm in PyTorch's documentation of torch.optim.SGD, dampening 0."""
+
+    def __init__(self, size, learning_rate, momentum=0, nesterov=False, weight_decay=0):
+        self.b, self.learning_rate, self.momentum = None, learning_rate, momentum
+        self.nesterov, self.weight_decay = nesterov, weight_decay
+
+    def step(self, theta, g):
+        """Return the next theta."""
+        g = g + self.weight_decay * theta
+        if self.momentum:
+            self.b = g if self.b is None else self.momentum * self.b + g
+            g = g + self.momentum * self.b if self.nesterov else self.b
+        return theta - self.learning_rate * g
+
+
+def clipped(g, max_norm):
+    """Return g scaled as torch.nn.utils.clip_grad_norm_ does."""
+    return g if max_norm is None else g * min(1, max_norm / (np.linalg.norm(g) + 1e-6))
 
 
 def relative_bound(K):

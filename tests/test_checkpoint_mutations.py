@@ -8,35 +8,56 @@ from datetime import date
 import numpy as np
 import pytest
 
-from cyconv import Adam, CheckpointError, Network
+from cyconv import CheckpointError, Network
 from cyconv.checkpoint import Training, load_training, save_training
 from cyconv.layers import Conv2D, Flatten, LeakyReLU, Linear, Softmax
-from cyconv.training import KeepBest
+from cyconv.losses import CrossEntropy
+from cyconv.optimizers import SGD, AdamW
+from cyconv.training import KeepBest, fit
 from tests.attacks import Mutants, attack, mutate
 from tests.hostile.checkpoints import container, seal
 
 VALUES = (
     *(None, True, -1, 0, 1, 2, 1.5, 2**31, 2**63, 2**64, 10**30, float("nan"), float("inf")),
-    *("", "1", "Linear", "Im2Col", "float64", "F64", "same", [], {}, [[1, 0], [0, 1]], [0] * 40),
+    *(
+        "",
+        "1",
+        "Linear",
+        "Im2Col",
+        "AdamW",
+        "SGD",
+        "float64",
+        "F64",
+        "same",
+        [],
+        {},
+        [[1, 0], [0, 1]],
+        [0] * 40,
+    ),
 )
 
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory):
-    """Return the files of a network and of a training run."""
+    """Return the files of a network and of two training runs."""
     folder = tmp_path_factory.mktemp("good")
     layers = [Conv2D(2, 2, padding="same"), LeakyReLU(), Flatten(), Linear(2), Softmax()]
     network, best = Network(layers, (2, 2, 1)), KeepBest(3)
-    training = Training(network, Adam(), best=best, settings={"epochs": 5})
+    averaged = Training(network, AdamW(max_norm=1), best=best, settings={"epochs": 5})
+    averaged.loss = CrossEntropy(0.1, [1, 2])
+    moving = Training(Network([Linear(2), Softmax()], (3,)), SGD(0.1, 0.9))
     x, labels = np.arange(12, dtype=np.uint8).reshape(3, 2, 2), [0, 1, 1]
-    network.fit(
-        *(x, labels, 2, 2, training.optimizer, (x, labels)),
+    fit(
+        *(network, x, labels, 2, 2, averaged.optimizer, (x, labels)),
         callbacks=[best],
-        progress=training.progress,
+        progress=averaged.progress,
+        ema=0.5,
     )
+    fit(moving.network, x[:, 0, :1].repeat(3, 1), labels, 2, 2, moving.optimizer)
     network.save(folder / "network")
-    save_training(training, folder / "training")
-    return [(folder / name).read_bytes() for name in ("network", "training")]
+    save_training(averaged, folder / "averaged")
+    save_training(moving, folder / "moving")
+    return [(folder / name).read_bytes() for name in ("network", "averaged", "moving")]
 
 
 def parts(content):
@@ -61,8 +82,11 @@ def check(path, content):
     network = result if isinstance(result, Network) else result.network
     found = network.parameters()
     if isinstance(result, Training):
-        found |= {"adam.m": result.optimizer.m, "adam.v": result.optimizer.v}
-        found |= {"best": result.best.parameters}
+        found |= {f"optimizer.{name}": array for name, array in result.optimizer.state().items()}
+        average = result.progress.average
+        kept = {"best": result.best.arrays}
+        kept |= {} if average is None else {"average": average.mean, "raw": average.raw}
+        found |= {f"{prefix}.parameters": arrays[0] for prefix, arrays in kept.items() if arrays}
     header, data = parts(content)
     for name, tensor in json.loads(header).items():
         if name != "__metadata__":

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import cyconv
-from cyconv.losses import cross_entropy
+from cyconv.losses import CrossEntropy, cross_entropy
 from tests import reference
 from tests.gradcheck import check_gradient
 
@@ -111,3 +111,170 @@ def test_training_survives_logits_of_any_size():
         loss = net.train_step(images, [1, 0, 0, 0], cyconv.Adam(0))
         assert loss == pytest.approx(2 * scale / 4, rel=1e-6)
         assert np.isfinite(net.gradients()["0.bias"]).all()
+
+
+def random_losses(count):
+    """Yield (loss, logits, labels) of random smoothing, weights, shapes and sizes of logits."""
+    rng = np.random.default_rng(0)
+    for _ in range(count):
+        rows, classes = rng.integers(1, 9), rng.integers(1, 7)
+        labels = rng.integers(0, classes, rows)
+        weight = rng.random(classes) * (rng.random(classes) < 0.7) * 10.0 ** rng.integers(-3, 4)
+        weight[labels[0]] = 0.5
+        loss = CrossEntropy(
+            rng.choice([0, rng.random()]), [None, weight, list(weight)][rng.integers(3)]
+        )
+        yield loss, rng.normal(size=(rows, classes)) * 10.0 ** rng.integers(-2, 3), labels
+
+
+def test_smoothed_and_weighted_it_is_the_definition():
+    for loss, logits, labels in random_losses(200):
+        expected = reference.cross_entropy(logits, labels, loss.label_smoothing, loss.class_weight)
+        value, gradient = loss(logits, labels)
+        assert value == pytest.approx(expected[0], rel=1e-13, abs=1e-14)
+        scale = max(1.0, np.abs(expected[1]).max())
+        np.testing.assert_allclose(gradient, expected[1], rtol=0, atol=1e-14 * scale)
+
+
+def test_smoothed_and_weighted_it_is_that_of_pytorch():
+    torch = pytest.importorskip("torch")
+    for loss, logits, labels in random_losses(200):
+        weight = None if loss.weight is None else torch.from_numpy(loss.weight)
+        theirs = torch.nn.CrossEntropyLoss(weight, label_smoothing=loss.label_smoothing)
+        x = torch.from_numpy(logits).requires_grad_()
+        expected = theirs(x, torch.from_numpy(labels))
+        expected.backward()
+        value, gradient = loss(logits, labels)
+        assert value == pytest.approx(expected.item(), rel=1e-12, abs=1e-13)
+        np.testing.assert_allclose(gradient, x.grad.numpy(), rtol=1e-11, atol=1e-12)
+
+
+def test_the_gradient_is_the_difference_of_every_loss():
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(4, 5)), np.array([0, 4, 2, 2])
+    for loss in (CrossEntropy(0.3), CrossEntropy(0, rng.random(5)), CrossEntropy(0.1, range_(5))):
+        gradient = loss(logits, labels)[1]
+        check_gradient(
+            lambda loss=loss: (loss(logits, labels)[0], None), logits, gradient, "logits"
+        )
+
+
+def range_(classes):
+    return [float(each) for each in range(classes)]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_without_arguments_or_with_weights_of_one_it_has_the_bits_of_the_plain_one(dtype):
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(33, 7)).astype(dtype), rng.integers(0, 7, 33)
+    expected = cross_entropy(logits, labels)
+    for loss in (CrossEntropy(), CrossEntropy(0, [1] * 7)):
+        value, gradient = loss(logits, labels)
+        assert (value, gradient.tobytes()) == (expected[0], expected[1].tobytes())
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_loss_has_the_same_bits_for_any_number_of_threads(dtype):
+    rng, results = np.random.default_rng(0), set()
+    logits, labels = rng.normal(size=(301, 7)).astype(dtype), rng.integers(0, 7, 301)
+    for threads in (1, 2, 3):
+        cyconv.set_num_threads(threads)
+        value, gradient = CrossEntropy(0.1, range_(7))(logits, labels)
+        results.add((value, gradient.tobytes()))
+    assert len(results) == 1
+
+
+def test_a_class_without_weight_adds_nothing_even_where_it_is_impossible():
+    logits = np.array([[0.0, -math.inf, 0.0], [1.0, 2.0, -math.inf]])
+    loss, gradient = CrossEntropy(0, [1, 0, 1])(logits, [0, 1])
+    assert loss == pytest.approx(math.log(2))
+    np.testing.assert_allclose(gradient, [[-0.5, 0, 0.5], [0, 0, 0]])
+    loss, gradient = CrossEntropy(0.3, [1, 0, 1])(logits[:1], [0])
+    assert math.isfinite(loss) and np.isfinite(gradient).all()
+    assert CrossEntropy(0.3)(logits, [0, 1])[0] == math.inf
+
+
+def test_the_scale_is_one_over_the_weights_of_the_labels():
+    labels = np.array([0, 2, 2])
+    assert CrossEntropy(0.5).scale(labels, 3) == 1 / 3
+    assert CrossEntropy(0, [1, 9, 0.5]).scale(labels, 3) == 0.5
+    # A huge sum of losses, and a mean that a double can hold.
+    logits = np.array([[1e308, -0.7e308]] * 3)
+    assert CrossEntropy()(logits, [1, 1, 1])[0] == pytest.approx(1.7e308)
+
+
+def test_a_loss_tells_what_it_is():
+    for loss in (CrossEntropy(), CrossEntropy(0.25, np.array([1, 0, 2], np.float32))):
+        again = CrossEntropy(**loss.config)
+        assert repr(again) == repr(loss) == repr(eval(repr(loss)))
+    assert repr(loss) == "CrossEntropy(label_smoothing=0.25, class_weight=(1.0, 0.0, 2.0))"
+
+
+ZEROS = np.zeros((2, 3))
+MISTAKES = {
+    "a smoothing of 1": (lambda: CrossEntropy(1), ValueError, "label_smoothing must be below 1"),
+    "a negative one": (lambda: CrossEntropy(-0.1), ValueError, "label_smoothing must be below 1"),
+    "one that is none": (lambda: CrossEntropy(math.nan), ValueError, "label_smoothing must be"),
+    "a huge one": (lambda: CrossEntropy(10**400), ValueError, "label_smoothing must be"),
+    "a word": (lambda: CrossEntropy("0.1"), TypeError, "label_smoothing must be a number"),
+    "true": (lambda: CrossEntropy(True), TypeError, "label_smoothing must be a number, got True"),
+    "a weight": (lambda: CrossEntropy(0, 1.0), TypeError, "class_weight must be a sequence of num"),
+    "words": (lambda: CrossEntropy(0, "111"), TypeError, "class_weight must be a sequence of num"),
+    "no weights": (lambda: CrossEntropy(0, []), TypeError, "class_weight must be a sequence of n"),
+    "a matrix": (lambda: CrossEntropy(0, ZEROS), TypeError, "class_weight must be a sequence of"),
+    "a word in it": (lambda: CrossEntropy(0, [1, "1"]), TypeError, "class_weight[1] must be a num"),
+    "a negative weight": (
+        lambda: CrossEntropy(0, [1, -1]),
+        ValueError,
+        "class_weight[1] must be f",
+    ),
+    "an endless one": (lambda: CrossEntropy(0, [math.inf]), ValueError, "class_weight[0] must be"),
+    "weights of 0": (
+        lambda: CrossEntropy(0, [0, 0]),
+        ValueError,
+        "class_weight must have one that",
+    ),
+    "too few": (
+        lambda: CrossEntropy(0, [1, 1])(ZEROS, [0, 1]),
+        ValueError,
+        "class_weight must have 3 numbers, one for each class, got 2",
+    ),
+    "too many": (
+        lambda: CrossEntropy(0, [1] * 4)(ZEROS, [0, 1]),
+        ValueError,
+        "class_weight must have 3 numbers, one for each class, got 4",
+    ),
+    "a batch without weight": (
+        lambda: CrossEntropy(0, [1, 0, 0])(ZEROS, [1, 2]),
+        ValueError,
+        "class_weight of the batch's labels must have a sum to divide by, got 0",
+    ),
+    "a batch of too much weight": (
+        lambda: CrossEntropy(0, [1e308] * 3)(ZEROS, [1, 2]),
+        ValueError,
+        "class_weight of the batch's labels must have a sum to divide by, got inf",
+    ),
+    "a batch of too little weight": (
+        lambda: CrossEntropy(0, [5e-324] * 3)(ZEROS, [1, 2]),
+        ValueError,
+        "class_weight of the batch's labels must have a sum to divide by, got 9.88",
+    ),
+    "an empty batch": (
+        lambda: CrossEntropy(0.1)(ZEROS[:0], np.zeros(0, int)),
+        ValueError,
+        "the mean of no losses is undefined, got an empty batch",
+    ),
+    "float16": (lambda: CrossEntropy()(np.float16(ZEROS), [0, 1]), TypeError, "logits must be"),
+    "a row": (lambda: CrossEntropy()(ZEROS[0], [0]), ValueError, "logits must have shape (N, cl"),
+    "a label too far": (lambda: CrossEntropy()(ZEROS, [0, 3]), ValueError, "labels must be from 0"),
+    "a label too many": (lambda: CrossEntropy()(ZEROS, [0, 1, 2]), ValueError, "labels must have"),
+}
+
+
+@pytest.mark.parametrize("what", MISTAKES)
+def test_a_mistake_is_named(what):
+    call, error, text = MISTAKES[what]
+    with pytest.raises(error) as raised:
+        call()
+    assert str(raised.value).startswith(f"CrossEntropy: {text}"), raised.value
+    assert len(str(raised.value)) < 400

@@ -1,4 +1,4 @@
-"""Adam against the algorithm as printed."""
+"""Optimizers against the algorithms as printed, and against PyTorch."""
 
 import math
 
@@ -7,6 +7,8 @@ import pytest
 
 import cyconv
 from cyconv import Adam
+from cyconv._core import elementwise
+from cyconv.optimizers import OPTIMIZERS, SGD, AdamW, BaseOptimizer
 from tests import reference
 
 SETTINGS = [
@@ -135,3 +137,175 @@ def test_any_object_with_a_step_is_an_optimizer():
         np.testing.assert_array_equal(array, expected)
     assert net.train_step(x, labels, Descent()) < first
     assert math.isfinite(first)
+
+
+# What every optimizer must do as PyTorch does.
+KINDS = {
+    "Adam": (Adam, {"learning_rate": 0.01}),
+    "Adam, clipped": (Adam, {"learning_rate": 0.01, "betas": (0.8, 0.95), "max_norm": 20}),
+    "AdamW": (AdamW, {"learning_rate": 0.01, "weight_decay": 0.3}),
+    "AdamW, clipped": (AdamW, {"eps": 1e-4, "max_norm": 20}),
+    "SGD": (SGD, {"learning_rate": 0.1}),
+    "SGD, decayed and clipped": (SGD, {"learning_rate": 0.1, "weight_decay": 0.2, "max_norm": 20}),
+    "momentum": (SGD, {"learning_rate": 0.1, "momentum": 0.9}),
+    "momentum, decayed": (SGD, {"learning_rate": 0.1, "momentum": 0.5, "weight_decay": 0.2}),
+    "Nesterov": (SGD, {"learning_rate": 0.1, "momentum": 0.9, "nesterov": True}),
+    "Nesterov, decayed and clipped": (
+        SGD,
+        {"learning_rate": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.2,
+         "max_norm": 20},
+    ),
+}  # fmt: skip
+
+
+def made(name):
+    kind, settings = KINDS[name]
+    return kind(**settings)
+
+
+def gradients_of_steps(dtype, size=500, steps=20):
+    """Yield gradients whose norms are below 20 and above it."""
+    rng = np.random.default_rng(1)
+    for step in range(steps):
+        yield (rng.normal(size=size) * 2.0 ** (step % 3 - 1)).astype(dtype)
+
+
+def of_reference(name):
+    """Return step(parameters, gradients) -> parameters from the algorithms as printed."""
+    kind, settings = KINDS[name]
+    most = settings.get("max_norm")
+    others = {key: value for key, value in settings.items() if key != "max_norm"}
+    optimizer = getattr(reference, kind.__name__)(500, **others)
+    return lambda theta, g: optimizer.step(theta, reference.clipped(g, most))
+
+
+def of_pytorch(name):
+    """Return step(parameters, gradients) -> parameters from PyTorch."""
+    torch = pytest.importorskip("torch")
+    kind, settings = KINDS[name]
+    most = settings.get("max_norm")
+    names = {"learning_rate": "lr"}
+    others = {names.get(key, key): value for key, value in settings.items() if key != "max_norm"}
+    theta = torch.zeros(500, dtype=torch.float64, requires_grad=True)
+    optimizer = getattr(torch.optim, kind.__name__)([theta], **others)
+
+    def step(before, g):
+        with torch.no_grad():
+            theta[...] = torch.from_numpy(before)
+        theta.grad = torch.from_numpy(g.copy())
+        if most is not None:
+            torch.nn.utils.clip_grad_norm_([theta], most)
+        optimizer.step()
+        return theta.detach().numpy().copy()
+
+    return step
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-13), (np.float32, 5e-6)])
+@pytest.mark.parametrize("theirs", (of_reference, of_pytorch))
+@pytest.mark.parametrize("name", KINDS)
+def test_twenty_steps_are_those_of_others(name, theirs, dtype, tolerance):
+    ours, step = made(name), theirs(name)
+    parameters = np.random.default_rng(0).normal(size=500).astype(dtype)
+    expected = parameters.astype(np.float64)
+    norms = []
+    for gradients in gradients_of_steps(dtype):
+        gradients.flags.writeable = False
+        ours.step(parameters, gradients)
+        expected = step(expected, gradients.astype(np.float64))
+        np.testing.assert_allclose(parameters, expected, rtol=0, atol=tolerance)
+        norms.append(np.linalg.norm(gradients))
+    assert min(norms) < 20 < max(norms)
+
+
+@pytest.mark.parametrize("dtype", (np.float32, np.float64))
+@pytest.mark.parametrize("name", KINDS)
+def test_all_have_the_same_bits_for_any_number_of_threads(name, dtype):
+    results = set()
+    for threads in (1, 2, 3):
+        cyconv.set_num_threads(threads)
+        optimizer, parameters = made(name), np.ones(100_003, dtype)
+        for gradients in gradients_of_steps(dtype, parameters.size, 3):
+            optimizer.step(parameters, gradients)
+        arrays = parameters, *optimizer.state().values()
+        results.add(b"".join(array.tobytes() for array in arrays))
+    assert len(results) == 1
+
+
+@pytest.mark.parametrize("size", (0, 1, 7, 8, 9, 16383, 16384, 16385, 100_003))
+def test_a_norm_is_the_sum_of_all_squares(size):
+    for dtype in (np.float32, np.float64):
+        x = np.random.default_rng(size).normal(size=size).astype(dtype)
+        for parts in (1, 2, 7, size + 3):
+            found = elementwise.sum_of_squares(x, np.empty(parts), 2)
+            assert found == pytest.approx(math.fsum(x.astype(float) ** 2), rel=1e-13)
+
+
+@pytest.mark.parametrize(("norm", "scale"), [(0.5, 1), (1, 1), (2, 0.5), (1e30, 1e-30), (0, 1)])
+def test_a_gradient_is_scaled_to_the_norm_if_it_is_longer(norm, scale):
+    gradients, parameters = np.array([0, 0.6, 0.8]) * norm, np.zeros(3)
+    SGD(1, max_norm=1).step(parameters, gradients)
+    np.testing.assert_allclose(parameters, -gradients * scale, rtol=2e-6)
+
+
+def test_the_first_velocity_is_the_gradient():
+    optimizer, gradients = SGD(0.5, 0.9), np.array([1.0, -2.0])
+    optimizer.step(np.zeros(2), gradients)
+    np.testing.assert_array_equal(optimizer.state()["velocity"], gradients)
+
+
+def test_the_names_are_those_of_the_classes():
+    assert {"Adam": Adam, "AdamW": AdamW, "SGD": SGD} == OPTIMIZERS
+    with pytest.raises(NotImplementedError):
+        BaseOptimizer(0.1, None).step(np.zeros(1), np.zeros(1))
+
+
+ROWS = [
+    *((kind, {name: value}, error) for kind in (Adam, AdamW, SGD) for name, value, error in (
+        ("learning_rate", -1e-3, ValueError),
+        ("learning_rate", math.nan, ValueError),
+        ("learning_rate", 10**400, ValueError),
+        ("learning_rate", 10**5000, ValueError),
+        ("learning_rate", "0.1", TypeError),
+        ("learning_rate", True, TypeError),
+        ("max_norm", 0, ValueError),
+        ("max_norm", -1, ValueError),
+        ("max_norm", math.inf, ValueError),
+        ("max_norm", math.nan, ValueError),
+        ("max_norm", 10**400, ValueError),
+        ("max_norm", "1", TypeError),
+        ("max_norm", True, TypeError),
+    )),
+    *((kind, {name: value}, error) for kind in (Adam, AdamW) for name, value, error in (
+        ("betas", 0.9, ValueError),
+        ("betas", (0.9,), ValueError),
+        ("betas", (1, 0.9), ValueError),
+        ("betas", (0.9, 1.0), ValueError),
+        ("betas", (0.9, "0.9"), TypeError),
+        ("eps", 0, ValueError),
+        ("eps", None, TypeError),
+    )),
+    *((kind, {name: value}, error) for kind in (AdamW, SGD) for name, value, error in (
+        ("weight_decay", -0.1, ValueError),
+        ("weight_decay", math.inf, ValueError),
+        ("weight_decay", "0.1", TypeError),
+    )),
+    (SGD, {"momentum": 1}, ValueError),
+    (SGD, {"momentum": -0.1}, ValueError),
+    (SGD, {"momentum": math.nan}, ValueError),
+    (SGD, {"momentum": None}, TypeError),
+    (SGD, {"nesterov": 1, "momentum": 0.9}, TypeError),
+    (SGD, {"nesterov": None, "momentum": 0.9}, TypeError),
+    (SGD, {"nesterov": True}, ValueError),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments", "error"),
+    ROWS,
+    ids=lambda each: getattr(each, "__name__", "") or next(iter(each)),
+)
+def test_a_mistake_is_named(kind, arguments, error):
+    with pytest.raises(error, match=rf"^{kind.__name__}: {next(iter(arguments))}\b") as raised:
+        kind(**({"learning_rate": 0.1} if kind is SGD else {}) | arguments)
+    assert len(str(raised.value)) < 400

@@ -27,6 +27,13 @@ def test_cosine_is_the_formula_of_its_paper():
     assert (cosine(0, 1), cosine(0, 50), cosine(25, 50)) == (1, 1, pytest.approx(0.5))
 
 
+def test_onecycle_takes_a_single_step_at_the_whole_rate():
+    assert onecycle(0, 1) == 1
+    net = small()
+    net.fit(*batch(net, 50), epochs=1, batch_size=50, schedule="onecycle")
+    assert np.abs(net._parameters - small()._parameters).max() > 1e-4
+
+
 def test_onecycle_rises_for_three_tenths_and_falls():
     parts = [onecycle(step, 100) for step in range(100)]
     assert parts[0] == pytest.approx(1 / 25) and parts[-1] == pytest.approx(1 / 250_000)

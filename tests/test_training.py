@@ -57,9 +57,9 @@ def test_an_epoch_shows_every_image_once_with_its_label():
     seen = []
 
     class Spy(Network):
-        def _step(self, x, labels, *others):
+        def _step(self, x, labels, *others, **named):
             seen.append((x[:, 0].copy(), labels.copy()))
-            return super()._step(x, labels, *others)
+            return super()._step(x, labels, *others, **named)
 
     Spy([Linear(4), Softmax()], (1,)).fit(x, labels, epochs=2, batch_size=16, seed=1)
     assert [len(each) for each, _ in seen] == [16, 16, 16, 2] * 2
@@ -188,117 +188,6 @@ def test_weights_that_diverge_in_the_last_step_of_an_epoch_are_found(value, what
     assert {len(numbers) for numbers in vars(progress.history).values()} == {1}
 
 
-class Stop(Callback):
-    """End the training after so many steps, or at the first end of an epoch."""
-
-    def __init__(self, steps=None):
-        self.steps = steps
-
-    def on_batch_end(self, network, batch, loss):
-        if self.steps is not None:
-            self.steps -= 1
-            return self.steps == 0
-
-    def on_epoch_end(self, network, epoch, history):
-        return self.steps is None
-
-
-class Run:
-    """A run of three epochs of four steps, the last of 5 images, that may be ended at any of them.
-
-    Attributes are those of `cyconv.checkpoint.Training`, so that it may be one.
-    """
-
-    def __init__(self, dtype=np.float32):
-        self.network, self.optimizer = small(3, dtype), Adam(0.05)
-        self.progress, self.best, self.settings = Progress(), KeepBest(), {}
-
-    def train(self, stop=None, **changes):
-        """Train to the end, or until `stop` ends it."""
-        x, labels = batch(self.network, 50)
-        arguments = {
-            "epochs": 3, "batch_size": 15, "optimizer": self.optimizer, "seed": 5,
-            "validation_data": (x[:20], labels[:20]), "schedule": "onecycle",
-            "callbacks": [self.best] if stop is None else [self.best, stop],
-            "progress": self.progress,
-        }  # fmt: skip
-        return Network.fit(self.network, x, labels, **{**arguments, **changes})
-
-    def bits(self):
-        """Return all that a run has come to but for the time it took."""
-        adam, best, history = self.optimizer, self.best, self.progress.history
-        arrays = self.network._parameters, adam.m, adam.v, best.parameters
-        return (
-            [None if array is None else (array.dtype, array.tobytes()) for array in arrays],
-            (adam.t, adam.learning_rate, best.epoch, best.accuracy),
-            (self.progress.epoch, self.progress.batch, self.progress.loss),
-            [*history.loss, *history.val_loss, *history.val_accuracy, len(history.seconds)],
-        )
-
-
-STOPS = [*range(1, 13), None]  # after a step, or at the ends of epochs
-
-
-@pytest.mark.parametrize("shuffle", (True, False))
-@pytest.mark.parametrize("dtype", (np.float32, np.float64))
-def test_a_run_that_was_ended_anywhere_goes_on_to_the_same_bits(dtype, shuffle):
-    whole = Run(dtype)
-    whole.train(shuffle=shuffle)
-    assert whole.progress.epoch == 3 and whole.optimizer.t == 12
-    for steps in STOPS:
-        run = Run(dtype)
-        run.train(Stop(steps), shuffle=shuffle)
-        assert run.bits() != whole.bits()
-        run.train(shuffle=shuffle)
-        assert run.bits() == whole.bits()
-
-
-def test_a_run_ended_after_each_step_is_the_same_run():
-    whole, run = Run(), Run()
-    whole.train()
-    for done in range(1, 13):
-        run.train(Stop(1))
-        assert run.progress.epoch * 4 + run.progress.batch == done == run.optimizer.t
-    assert run.progress.batch == 4  # the end of the last epoch is still to come
-    assert run.train() is run.progress.history
-    assert run.bits() == whole.bits()
-
-
-def test_a_run_that_has_reached_its_end_stays_there_and_more_epochs_go_on():
-    run, longer = Run(), Run()
-    run.train(schedule="constant")
-    end = run.bits()
-    run.train(schedule="constant")
-    assert run.bits() == end
-    longer.train(schedule="constant", epochs=5)
-    run.train(schedule="constant", epochs=5)
-    assert run.bits() == longer.bits() != end
-
-
-def test_an_epoch_that_is_resumed_is_announced_with_all_its_steps():
-    told = []
-
-    class Listener(Callback):
-        def on_epoch_begin(self, network, epoch, batches):
-            told.append((epoch, batches))
-
-        def on_batch_end(self, network, batch, loss):
-            told.append(batch)
-
-    run = Run()
-    run.train(Stop(6))
-    run.train(callbacks=[Listener()])
-    assert told == [(2, 4), 3, 4, (3, 4), 1, 2, 3, 4]
-
-
-def test_the_time_of_an_epoch_is_that_of_all_its_parts():
-    run = Run()
-    run.train(Stop(3))
-    before = run.progress.seconds
-    run.train()
-    assert 0 < before < run.progress.history.seconds[0]
-
-
 @pytest.fixture
 def accuracies(monkeypatch):
     """Return a list of the validation accuracies that the next epochs have."""
@@ -310,13 +199,13 @@ def accuracies(monkeypatch):
 def test_keep_best_has_the_first_of_the_best_epochs(data, accuracies):
     accuracies += [0.25, 0.75, 0.5, 0.75]
     net, best, seen = small(), KeepBest(), []
-    assert (best.epoch, best.parameters) == (0, None)
+    assert (best.epoch, best.arrays) == (0, ())
     best.restore(net)
     np.testing.assert_array_equal(net._parameters, small()._parameters)
     callbacks = [best, lambda network, *_: seen.append(network._parameters.copy())]
     net.fit(*data, epochs=4, validation_data=data, callbacks=callbacks)
     assert (best.epoch, best.accuracy) == (2, 0.75)
-    np.testing.assert_array_equal(best.parameters, seen[1])
+    np.testing.assert_array_equal(best.arrays[0], seen[1])
     np.testing.assert_array_equal(net._parameters, seen[3])
     best.restore(net)
     np.testing.assert_array_equal(net._parameters, seen[1])

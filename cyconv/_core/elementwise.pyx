@@ -1,7 +1,8 @@
-"""LeakyReLU, softmax, cross-entropy and Adam on whole arrays."""
+"""LeakyReLU, softmax, cross-entropy and the steps of optimizers on whole arrays."""
 
 from cython.parallel cimport prange
 from libc.math cimport sqrt
+from libc.stdint cimport int64_t
 
 from cyconv._core cimport pointwise
 from cyconv._core.real cimport real
@@ -78,17 +79,22 @@ def softmax_backward(
 
 def cross_entropy(
     const real[:, ::1] logits, const Py_ssize_t[::1] labels, real[:, ::1] dlogits,
-    double[::1] losses, int threads,
+    double[::1] losses, int threads, scale=None, const double[::1] weight=None, double smoothing=0,
 ):
-    """losses[n] = -log softmax(logits[n])[labels[n]]; dlogits = the gradient of their mean.
+    """losses[n] = the loss of row n; dlogits = the gradient of `scale`, or 1/N, times their sum.
 
     Writes: every element of dlogits and losses.   Aliasing: dlogits may be logits.
     Parallel over: rows.                           Retains: nothing.
     """
     cdef Py_ssize_t row, rows = logits.shape[0]
+    cdef double factor = 1.0 / rows if scale is None else scale
+    cdef const double* weights = NULL
+    if weight is not None:
+        weights = &weight[0]
     for row in prange(rows, nogil=True, schedule="static", num_threads=threads):
         losses[row] = pointwise.cross_entropy(
-            &logits[row, 0], &labels[row], &dlogits[row, 0], 1, logits.shape[1], 1.0 / rows)
+            &logits[row, 0], &labels[row], &dlogits[row, 0], 1, logits.shape[1], factor, weights,
+            smoothing)
 
 
 def add_up(real[:, ::1] accumulators, real[::1] total, int threads):
@@ -118,24 +124,91 @@ def from_pixels(const unsigned char[::1] pixels, real[::1] x, int threads):
         pointwise.from_pixels(&pixels[first], &x[first], min(CHUNK, size - first))
 
 
+def sum_of_squares(const real[::1] x, double[::1] sums, int threads):
+    """Return the sum of x[i]**2 in double: x in as many parts as `sums` has, added in order.
+
+    Writes: sums.                    Aliasing: none.
+    Parallel over: parts.            Retains: nothing.
+    """
+    cdef Py_ssize_t part, first, size = x.shape[0]
+    cdef Py_ssize_t length = max(1, (size + sums.shape[0] - 1) // sums.shape[0])
+    cdef Py_ssize_t parts = (size + length - 1) // length
+    cdef double total = 0
+    for part in prange(parts, nogil=True, schedule="static",
+                       num_threads=threads if size > 4 * CHUNK else 1):
+        first = part * length
+        sums[part] = pointwise.sum_of_squares(&x[first], min(length, size - first))
+    for part in range(parts):
+        total += sums[part]
+    return total
+
+
 def adam(
     real[::1] parameters,            # INOUT
     const real[::1] gradients,       # IN
     real[::1] m,                     # INOUT: running mean of the gradient
     real[::1] v,                     # INOUT: running mean of its square
-    double learning_rate, double beta1, double beta2, double eps, long long step, int threads,
+    int64_t[::1] t,                      # INOUT: number of steps, of which this is one more
+    double learning_rate, double beta1, double beta2, double eps, double weight_decay, double clip,
+    int threads,
 ):
-    """One step of Adam (Kingma & Ba 2014, algorithm 1), in one pass over the arena.
+    """One step of AdamW (Loshchilov & Hutter 2019, algorithm 2), in one pass over the arena.
 
-    Writes: parameters, m and v.     Aliasing: none allowed.
+    Without weight decay it is Adam (Kingma & Ba 2014, algorithm 1).
+
+    Writes: parameters, m, v and t.  Aliasing: none allowed.
     Parallel over: elements.         Retains: nothing.
     """
-    cdef double rate = learning_rate / (1 - beta1 ** step), scale = 1 / sqrt(1 - beta2 ** step)
+    cdef pointwise.AdamStep by
+    by.rate = learning_rate / (1 - beta1 ** (t[0] + 1))
+    by.scale = 1 / sqrt(1 - beta2 ** (t[0] + 1))
+    by.beta1, by.beta2, by.eps, by.clip = beta1, beta2, eps, clip
+    by.keep = 1 - learning_rate * weight_decay
     cdef Py_ssize_t chunk, first, size = parameters.shape[0]
     for chunk in prange((size + CHUNK - 1) // CHUNK, nogil=True, schedule="static",
                         num_threads=threads if size > 4 * CHUNK else 1):
         first = chunk * CHUNK
         pointwise.adam(&parameters[first], &gradients[first], &m[first], &v[first],
-                       min(CHUNK, size - first), <real> rate, <real> scale,
-                       <real> beta1, <real> (1 - beta1), <real> beta2,
-                       <real> (1 - beta2), <real> eps)
+                       min(CHUNK, size - first), &by)
+    t[0] += 1
+
+
+def sgd(
+    real[::1] parameters,            # INOUT
+    const real[::1] gradients,       # IN
+    real[::1] velocity,              # INOUT, or None without momentum
+    int64_t[::1] t,                      # INOUT: number of steps, of which this is one more
+    double learning_rate, double momentum, bint nesterov, double weight_decay, double clip,
+    int threads,
+):
+    """One step of gradient descent with momentum, in one pass over the arena.
+
+    Writes: parameters, velocity, t. Aliasing: none allowed.
+    Parallel over: elements.         Retains: nothing.
+    """
+    cdef pointwise.SGDStep by
+    by.rate, by.momentum, by.weight_decay, by.clip = learning_rate, momentum, weight_decay, clip
+    by.nesterov = nesterov
+    cdef Py_ssize_t chunk, first, size = parameters.shape[0]
+    cdef real* moving = NULL
+    if velocity is not None and size > 0:
+        moving = &velocity[0]
+    for chunk in prange((size + CHUNK - 1) // CHUNK, nogil=True, schedule="static",
+                        num_threads=threads if size > 4 * CHUNK else 1):
+        first = chunk * CHUNK
+        pointwise.sgd(&parameters[first], &gradients[first],
+                      NULL if moving == NULL else moving + first, min(CHUNK, size - first), &by)
+    t[0] += 1
+
+
+def average(real[::1] mean, const real[::1] x, double share, int threads):
+    """mean += share * (x - mean): the step of an exponential moving average.
+
+    Writes: every element of mean.   Aliasing: none allowed.
+    Parallel over: elements.         Retains: nothing.
+    """
+    cdef Py_ssize_t chunk, first, size = mean.shape[0]
+    for chunk in prange((size + CHUNK - 1) // CHUNK, nogil=True, schedule="static",
+                        num_threads=threads if size > 4 * CHUNK else 1):
+        first = chunk * CHUNK
+        pointwise.average(&mean[first], &x[first], min(CHUNK, size - first), <real> share)

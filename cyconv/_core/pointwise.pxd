@@ -1,4 +1,4 @@
-"""Loops over single elements: bias, LeakyReLU, column sums, softmax, cross-entropy."""
+"""Loops over single elements: bias, LeakyReLU, column sums, softmax, losses, optimizers."""
 
 from libc.math cimport exp, log, sqrt, sqrtf
 
@@ -130,15 +130,17 @@ cdef inline kernel softmax_backward(
 
 cdef inline double cross_entropy(
     const real* logits, const Py_ssize_t* labels, real* dlogits, Py_ssize_t rows,
-    Py_ssize_t F, double scale,
+    Py_ssize_t F, double scale, const double* weight=NULL, double smoothing=0,
 ) noexcept nogil:
-    """Return the sum over rows of -log softmax(logits)[label]; dlogits = scale * its gradient.
+    """Return the sum over rows of <q, -log softmax(logits)>; dlogits = scale * its gradient.
 
-    The loss is log(sum exp(x - max)) - (x[label] - max), in double; its gradient with respect to
-    the logits is softmax(logits) - onehot(label). dlogits may be logits itself.
+    The target q[f] = weight[f] * ((1 - smoothing) * [f = label] + smoothing / F), weights of 1 if
+    `weight` is NULL, as in torch.nn.CrossEntropyLoss. In double, and -log softmax(x)[f] as
+    log(sum exp(x - max)) - (x[f] - max); the gradient is sum(q) * softmax(logits) - q. dlogits may
+    be logits itself.
     """
     cdef Py_ssize_t row, f
-    cdef double top, total, picked, loss = 0
+    cdef double top, total, mass, own, part, loss = 0, share = smoothing / F
     for row in range(rows):
         top = logits[0]
         for f in range(1, F):
@@ -147,11 +149,24 @@ cdef inline double cross_entropy(
         total = 0
         for f in range(F):
             total += exp(logits[f] - top)
-        picked = logits[labels[row]] - top
-        loss += log(total) - picked
+        own = 1 - smoothing
+        if weight != NULL:
+            own *= weight[labels[row]]
+        mass = own
+        # A class without weight adds nothing, even where its logit is minus infinity.
+        if own != 0:
+            loss += own * (log(total) - (logits[labels[row]] - top))
+        if share != 0:
+            for f in range(F):
+                part = share if weight == NULL else share * weight[f]
+                mass += part
+                if part != 0:
+                    loss += part * (log(total) - (logits[f] - top))
         for f in range(F):
-            dlogits[f] = <real> (
-                scale * (exp(logits[f] - top) / total - (1.0 if f == labels[row] else 0.0)))
+            part = share if weight == NULL else share * weight[f]
+            if f == labels[row]:
+                part += own
+            dlogits[f] = <real> (scale * (mass * (exp(logits[f] - top) / total) - part))
         logits += F
         dlogits += F
     return loss
@@ -190,21 +205,96 @@ cdef inline kernel from_pixels(
         x[i] = <real> pixels[i] / <real> 255
 
 
+cdef inline double sum_of_squares(const real* x, Py_ssize_t n) noexcept nogil:
+    """Return the sum of x[i]**2 in double, as eight sums of every eighth element."""
+    # One sum would wait for each of its additions; eight fill vectors.
+    cdef double sums[8]
+    cdef double value
+    cdef Py_ssize_t i, k, whole = n - n % 8
+    for k in range(8):
+        sums[k] = 0
+    for i in range(0, whole, 8):
+        for k in range(8):
+            value = x[i + k]
+            sums[k] += value * value
+    for i in range(whole, n):
+        value = x[i]
+        sums[i - whole] += value * value
+    return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]))
+
+
+cdef struct AdamStep:
+    double rate     # learning_rate / (1 - beta1**t)
+    double scale    # 1 / sqrt(1 - beta2**t)
+    double beta1
+    double beta2
+    double eps
+    double keep     # what a parameter is multiplied by: 1 - learning_rate * weight_decay
+    double clip     # what a gradient is multiplied by
+
+
 cdef inline kernel adam(
-    real* p, const real* g, real* m, real* v, Py_ssize_t n, real rate,
-    real scale, real beta1, real rest1, real beta2, real rest2, real eps,
+    real* p, const real* g, real* m, real* v, Py_ssize_t n, const AdamStep* by,
 ) noexcept nogil:
-    """Adam on n elements; rate = lr / (1 - beta1**t), scale = 1 / sqrt(1 - beta2**t)."""
+    """Adam on n elements, or AdamW if `by.keep` is less than 1."""
+    # g = clip g
     # m = beta1 m + (1 - beta1) g
     # v = beta2 v + (1 - beta2) g²
-    # p -= lr (m / (1 - beta1**t)) / (sqrt(v / (1 - beta2**t)) + eps)
+    # p = keep p - lr (m / (1 - beta1**t)) / (sqrt(v / (1 - beta2**t)) + eps)
     cdef Py_ssize_t i
-    cdef real root
+    cdef real rate = <real> by.rate, scale = <real> by.scale, eps = <real> by.eps
+    cdef real beta1 = <real> by.beta1, rest1 = <real> (1 - by.beta1)
+    cdef real beta2 = <real> by.beta2, rest2 = <real> (1 - by.beta2)
+    cdef real keep = <real> by.keep, clip = <real> by.clip
+    cdef real slope, root
     for i in range(n):
-        m[i] = beta1 * m[i] + rest1 * g[i]
-        v[i] = beta2 * v[i] + rest2 * (g[i] * g[i])
+        slope = clip * g[i]
+        m[i] = beta1 * m[i] + rest1 * slope
+        v[i] = beta2 * v[i] + rest2 * (slope * slope)
         if SINGLE:
             root = sqrtf(v[i])
         else:
             root = sqrt(v[i])
-        p[i] -= rate * m[i] / (root * scale + eps)
+        p[i] = keep * p[i] - rate * m[i] / (root * scale + eps)
+
+
+cdef struct SGDStep:
+    double rate
+    double momentum
+    double weight_decay
+    double clip       # what a gradient is multiplied by
+    bint nesterov
+
+
+cdef inline kernel sgd(
+    real* p, const real* g, real* velocity, Py_ssize_t n, const SGDStep* by,
+) noexcept nogil:
+    """Gradient descent on n elements; `velocity` is NULL where there is no momentum."""
+    # g = clip g + weight_decay p
+    # velocity = momentum velocity + g
+    # p -= lr (g + momentum velocity if nesterov else velocity)
+    cdef Py_ssize_t i
+    cdef real rate = <real> by.rate, momentum = <real> by.momentum
+    cdef real decay = <real> by.weight_decay, clip = <real> by.clip
+    cdef real slope
+    if velocity == NULL:
+        for i in range(n):
+            p[i] -= rate * (clip * g[i] + decay * p[i])
+    elif by.nesterov:
+        for i in range(n):
+            slope = clip * g[i] + decay * p[i]
+            velocity[i] = momentum * velocity[i] + slope
+            p[i] -= rate * (slope + momentum * velocity[i])
+    else:
+        for i in range(n):
+            velocity[i] = momentum * velocity[i] + (clip * g[i] + decay * p[i])
+            p[i] -= rate * velocity[i]
+
+
+cdef inline kernel average(
+    real* mean, const real* x, Py_ssize_t n, real share,
+) noexcept nogil:
+    """mean += share * (x - mean): the step of an exponential moving average."""
+    cdef Py_ssize_t i
+    for i in range(n):
+        mean[i] += share * (x[i] - mean[i])

@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from tqdm import tqdm
@@ -26,7 +27,7 @@ from cyconv.cli.options import (
 from cyconv.errors import CheckpointError
 from cyconv.files import replacement
 from cyconv.metrics import confusion_matrix
-from cyconv.optimizers import Adam
+from cyconv.optimizers import SGD, Adam, AdamW, BaseOptimizer
 from cyconv.schedules import SCHEDULES
 from cyconv.threads import get_num_threads
 from cyconv.training import Callback, KeepBest, Progress
@@ -34,11 +35,18 @@ from cyconv.training import Callback, KeepBest, Progress
 HELD_OUT = 12  # one training image in so many is held out to find the best epoch: 5,000 of MNIST
 SAVING = 0.01  # part of the time that saving takes at most, but for the first and the last time
 CHECKPOINT, MODEL, HISTORY = "checkpoint.safetensors", "model.safetensors", "history.json"
+# By the option's name: what makes an optimizer from a learning rate, and the default rate.
+OPTIMIZERS: dict[str, tuple[Callable[[float], BaseOptimizer], float]] = {
+    "adam": (Adam, 2e-3),
+    "adamw": (AdamW, 2e-3),
+    "sgd": (lambda rate: SGD(rate, momentum=0.9, nesterov=True), 5e-2),
+}
 DEFAULTS = {
     "preset": "exercise",
     "epochs": 20,
     "batch_size": 64,
-    "learning_rate": 2e-3,
+    "optimizer": "adam",
+    "learning_rate": None,
     "schedule": "cosine",
     "early_stop": None,
     "seed": 0,
@@ -49,7 +57,6 @@ KEPT = {  # in a checkpoint, of these types
     "preset": str,
     "epochs": int,
     "batch_size": int,
-    "schedule": str,
     "seed": int,
     "dataset": str,
     "data_sha256": str,
@@ -57,7 +64,6 @@ KEPT = {  # in a checkpoint, of these types
 EXAMPLE = """\
 examples:
   cyconv train                            MNIST, or small digits without it
-  cyconv train --preset wide --epochs 3   the larger network
   cyconv train --out run                  keep it; Ctrl-C stops and saves
   cyconv train --resume run               go on, to the same bits
 """
@@ -89,10 +95,16 @@ def add(commands) -> None:
         help=f"images in a step ({default['batch_size']})",
     )
     option(
+        "--optimizer",
+        choices=tuple(OPTIMIZERS),
+        metavar="NAME",
+        help="adam (default), adamw, sgd with Nesterov's momentum",
+    )
+    option(
         "--learning-rate",
         type=positive_number,
         metavar="X",
-        help=f"Adam's ({default['learning_rate']})",
+        help=f"default: {OPTIMIZERS['adam'][1]}, of sgd {OPTIMIZERS['sgd'][1]}",
     )
     option(
         "--schedule",
@@ -148,7 +160,7 @@ def run(args) -> int:
                     validation_data=(x[-held:], labels[-held:]),
                     seed=settings["seed"],
                     callbacks=[training.best, report],
-                    schedule=settings["schedule"],
+                    schedule=training.schedule,
                     progress=progress,
                 )
             except FloatingPointError as error:  # going on would lead to the same step
@@ -195,11 +207,13 @@ def _new(args) -> Training:
                 f"{args.out} holds a run that is not finished: go on with --resume {args.out}, or "
                 "choose another folder"
             )
+    make, rate = OPTIMIZERS[args.optimizer]
     return Training(
         getattr(presets, args.preset)(seed=args.seed),
-        Adam(args.learning_rate),
+        make(rate if args.learning_rate is None else args.learning_rate),
         best=KeepBest(args.early_stop),
         settings={name: getattr(args, name) for name in KEPT if hasattr(args, name)},
+        schedule=args.schedule,
     )
 
 
@@ -253,7 +267,9 @@ def _record(training: Training, folder: Path, accuracy: float | None = None) -> 
     record = {
         "cyconv": __version__,
         **training.settings,
+        "optimizer": repr(training.optimizer),
         "learning_rate": training.optimizer.learning_rate,
+        "schedule": training.schedule,
         "early_stop": training.best.patience,
         "threads": get_num_threads(),
         "history": vars(training.progress.history),

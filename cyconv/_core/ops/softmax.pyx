@@ -35,7 +35,8 @@ cdef class CrossEntropy(Op):
 
     cdef void forward(self, const Pass* p) noexcept nogil:
         cdef double loss = pointwise.cross_entropy(
-            p.x, p.labels, p.y, p.images, self.inputs, p.loss_scale)
+            p.x, p.labels, p.y, p.images, self.inputs, p.loss_scale, p.class_weight,
+            p.label_smoothing)
         p.sums[0] = p.sums[0] + loss if p.accumulate else loss
 
     cdef void backward(self, const Pass* p) noexcept nogil:

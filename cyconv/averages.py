@@ -1,0 +1,76 @@
+"""The moving average of a network's weights over the steps of its training."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cyconv import checks
+from cyconv._core import of
+from cyconv.threads import get_num_threads
+
+Arenas = tuple[np.ndarray, ...]  # a network's flat arrays: its parameters, its untrained state
+
+
+class Average:
+    """An exponential moving average of flat arrays: ``mean += (1 - decay) * (x - mean)``.
+
+    It begins with the arrays after the first step, as PyTorch's AveragedModel does. (Polyak &
+    Juditsky 1992 averaged all steps alike.) While it is worn, the arrays hold the average, and the
+    weights that go on training wait beside it.
+
+    Parameters
+    ----------
+    decay : float
+        In (0, 1): the share of the average that a step leaves.
+
+    Attributes
+    ----------
+    mean : tuple of ndarray
+        Empty before the first step.
+    raw : tuple of ndarray
+        The arrays' own content while the average is worn; empty otherwise.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If decay is not a number or out of range.
+    """
+
+    def __init__(self, decay: float) -> None:
+        self.decay = checks.number(decay, "Average", "decay", below=1, positive=True)
+        self.mean: Arenas = ()
+        self.raw: Arenas = ()
+
+    def fits(self, arenas: Arenas) -> bool:
+        """Tell whether these are arrays of the shapes and types that the average has, if any."""
+        kinds = [(arena.shape, arena.dtype) for arena in arenas]
+        return all(
+            [(array.shape, array.dtype) for array in arrays] == kinds
+            for arrays in (self.mean, self.raw)
+            if arrays
+        )
+
+    def update(self, arenas: Arenas) -> None:
+        """Take the arrays after a step into the average."""
+        if not self.mean:
+            self.mean = tuple(arena.copy() for arena in arenas)
+            return
+        for mean, arena in zip(self.mean, arenas, strict=True):
+            of(arena.dtype).elementwise.average(mean, arena, 1 - self.decay, get_num_threads())
+
+    def wear(self, arenas: Arenas) -> None:
+        """Put the average into the arrays; a second time, or before the first step, do nothing."""
+        if self.mean and not self.raw:
+            self.raw = tuple(arena.copy() for arena in arenas)
+            _copy(self.mean, arenas)
+
+    def take_off(self, arenas: Arenas) -> None:
+        """Give the arrays their own content back, if they hold the average."""
+        if self.raw:
+            _copy(self.raw, arenas)
+            self.raw = ()
+
+
+def _copy(sources: Arenas, targets: Arenas) -> None:
+    for source, target in zip(sources, targets, strict=True):
+        target[...] = source
