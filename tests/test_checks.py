@@ -1,7 +1,9 @@
 """The gate at its limits: the last that is allowed passes, and one more is refused by its name."""
 
+import math
 import os
 import sys
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -173,3 +175,12 @@ def test_a_forked_child_may_have_one_thread(monkeypatch):
     with pytest.raises(RuntimeError, match=r'set_num_threads: a forked process .*"spawn"'):
         cyconv.set_num_threads(2)
     assert cyconv.get_num_threads() == 1
+
+
+def test_a_number_too_large_for_a_float_is_named_without_its_digits():
+    for value in (10**400, -(10**400), 10**5000, Fraction(10**400)):
+        for bound, text in ((math.inf, "finite and at least 0"), (1, "below 1 and at least 0")):
+            with pytest.raises(
+                ValueError, match=rf"^who: name must be {text}, got .* for a float$"
+            ):
+                checks.number(value, "who", "name", below=bound)
