@@ -7,14 +7,16 @@ from cyconv.errors import CheckpointError, DataFormatError, DownloadError
 from cyconv.functional import col2im, conv2d, conv2d_backward, im2col
 from cyconv.geometry import conv_output_size
 from cyconv.network import Network
-from cyconv.optimizers import Adam
+from cyconv.optimizers import SGD, Adam, AdamW
 from cyconv.pooling import avg_pool2d, avg_pool2d_backward, max_pool2d, max_pool2d_backward
 from cyconv.threads import get_num_threads, set_num_threads
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "SGD",
     "Adam",
+    "AdamW",
     "CheckpointError",
     "DataFormatError",
     "DownloadError",

@@ -212,6 +212,10 @@ class Network:
         x = self._images(x, "Network.train_step")
         labels = self._labels(labels, len(x), "Network.train_step")
         checks.optimizer(optimizer, "Network.train_step")
+        if loss is not None and not isinstance(loss, CrossEntropy):
+            raise TypeError(
+                f"Network.train_step: loss must be a CrossEntropy, got {loss!r:.60}"
+            )
         return self._step(x, labels, optimizer, loss=loss)
 
     def _step(

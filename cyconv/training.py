@@ -317,9 +317,8 @@ class _Run:
         done, steps = (epoch - 1) * self.batches + batch, self.epochs * self.batches
         share = checks.number(self.factor(done, steps), WHO, "schedule's factor")
         place = f" at epoch {epoch}, step {batch + 1}"
-        more = {} if self.loss is None else {"loss": self.loss}
         with _scaled(self.optimizer, share):
-            loss = self.network._step(x, labels, self.optimizer, WHO, place, **more)
+            loss = self.network._step(x, labels, self.optimizer, WHO, place, self.loss)
         if self.progress.average is not None:
             self.progress.average.update(arenas(self.network))
         return loss

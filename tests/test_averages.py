@@ -10,7 +10,7 @@ from cyconv import Network
 from cyconv.averages import Average
 from cyconv.optimizers import SGD
 from cyconv.training import Callback, KeepBest, Progress, arenas, fit
-from tests.test_resume import NEEDS_LOSS, Run, Stop
+from tests.test_resume import Run, Stop
 from tests.test_training import small
 from tests.zoo import batch
 
@@ -194,7 +194,6 @@ def test_what_is_not_a_loss_trains_nothing(value, data):
     np.testing.assert_array_equal(net._parameters, small()._parameters)
 
 
-@NEEDS_LOSS
 def test_a_batch_without_weight_is_not_a_step(data):
     x, labels = data
     net, loss = small(), cyconv.losses.CrossEntropy(0, [1, 0, 0, 0])

@@ -79,21 +79,20 @@ def softmax_backward(
 
 def cross_entropy(
     const real[:, ::1] logits, const Py_ssize_t[::1] labels, real[:, ::1] dlogits,
-    double[::1] losses, int threads, scale=None, const double[::1] weight=None, double smoothing=0,
+    double[::1] losses, int threads, double scale, const double[::1] weight, double smoothing,
 ):
-    """losses[n] = the loss of row n; dlogits = the gradient of `scale`, or 1/N, times their sum.
+    """losses[n] = the loss of row n; dlogits = the gradient of `scale` times their sum.
 
     Writes: every element of dlogits and losses.   Aliasing: dlogits may be logits.
     Parallel over: rows.                           Retains: nothing.
     """
     cdef Py_ssize_t row, rows = logits.shape[0]
-    cdef double factor = 1.0 / rows if scale is None else scale
     cdef const double* weights = NULL
     if weight is not None:
         weights = &weight[0]
     for row in prange(rows, nogil=True, schedule="static", num_threads=threads):
         losses[row] = pointwise.cross_entropy(
-            &logits[row, 0], &labels[row], &dlogits[row, 0], 1, logits.shape[1], factor, weights,
+            &logits[row, 0], &labels[row], &dlogits[row, 0], 1, logits.shape[1], scale, weights,
             smoothing)
 
 

@@ -130,7 +130,7 @@ cdef inline kernel softmax_backward(
 
 cdef inline double cross_entropy(
     const real* logits, const Py_ssize_t* labels, real* dlogits, Py_ssize_t rows,
-    Py_ssize_t F, double scale, const double* weight=NULL, double smoothing=0,
+    Py_ssize_t F, double scale, const double* weight, double smoothing,
 ) noexcept nogil:
     """Return the sum over rows of <q, -log softmax(logits)>; dlogits = scale * its gradient.
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import cyconv
-from cyconv import CheckpointError, Network, checkpoint
+from cyconv import CheckpointError, Network, checkpoint, container
 from cyconv.layers import Conv2D, Flatten, LeakyReLU, Linear
 from tests.checkpoint.samples import refused, tiny
 from tests.zoo import NETWORKS, batch, network
@@ -164,13 +164,13 @@ HOSTILE = {
 def test_a_hostile_header_with_a_true_digest_is_refused(what, file):
     change = HOSTILE[what]
     architecture = {**ARCHITECTURE, **change} if isinstance(change, dict) else change
-    refused(file, checkpoint._encode(tiny().parameters(), architecture))
+    refused(file, container.encode(tiny().parameters(), architecture))
 
 
 def test_a_small_file_that_promises_much_takes_no_memory(file):
     description = [{"type": "Flatten"}, {"type": "Linear", "out_features": 12000}]
     architecture = {**ARCHITECTURE, "layers": description, "input_shape": [12000, 1, 1]}
-    file.write_bytes(checkpoint._encode(tiny().parameters(), architecture))
+    file.write_bytes(container.encode(tiny().parameters(), architecture))
     tracemalloc.start()
     try:
         with pytest.raises(CheckpointError):
@@ -181,7 +181,7 @@ def test_a_small_file_that_promises_much_takes_no_memory(file):
 
 
 def test_the_headers_of_these_tests_differ_from_a_good_one_by_their_fault(file):
-    file.write_bytes(checkpoint._encode(tiny().parameters(), ARCHITECTURE))
+    file.write_bytes(container.encode(tiny().parameters(), ARCHITECTURE))
     assert repr(Network.load(file)) == repr(tiny())
 
 
@@ -199,7 +199,7 @@ def test_tensors_that_are_not_those_of_the_network_are_refused(file):
         {"1.weight": weight, "1.bias": bias[:1]},
     ):
         tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-        refused(file, checkpoint._encode(tensors, ARCHITECTURE))
+        refused(file, container.encode(tensors, ARCHITECTURE))
 
 
 @pytest.mark.parametrize("dtype", ("BF16", "F8_E4M3", "F8_E5M2", "I64", "BOOL", "X"))

@@ -25,12 +25,20 @@ def rows(out):
 def bits(folder):
     """Return all that two runs must have in common, whenever they were stopped."""
     training = load_training(folder / "checkpoint.safetensors")
-    adam, best, progress = training.optimizer, training.best, training.progress
+    best, progress = training.best, training.progress
     history = {**vars(progress.history), "seconds": None}
-    arrays = (training.network._parameters, adam.m, adam.v, best.parameters)
+    state = training.optimizer.state().values()
+    arrays = (training.network._parameters, *state, *best.arrays)
     return (
         [array.tobytes() for array in arrays],
-        (adam.t, best.epoch, progress.epoch, progress.batch, progress.loss, history),
+        (
+            repr(training.optimizer),
+            best.epoch,
+            progress.epoch,
+            progress.batch,
+            progress.loss,
+            history,
+        ),
         (folder / "model.safetensors").read_bytes(),
     )
 
