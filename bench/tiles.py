@@ -82,7 +82,10 @@ def main():
     for batch in (64, 512):
         tasks = step_tasks(cyconv.presets.exercise, batch)
         print_factors(
-            f"exercise, batch {batch}", tasks, BLOCKS.index(tuning.MAX_IMAGES_PER_BLOCK), options.turns
+            f"exercise, batch {batch}",
+            tasks,
+            BLOCKS.index(tuning.MAX_IMAGES_PER_BLOCK),
+            options.turns,
         )
     print_row(("layer: KiB of columns in a tile", *TILES), WIDTHS)
     base = TILES.index(tuning.TILE_BYTES // 1024)

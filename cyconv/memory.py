@@ -200,9 +200,7 @@ class Memory:
         """Take the images of a pass, of shape (N, inputs)."""
         if x.dtype == np.uint8 and self._converts:
             pixels, x = x, checks.allocate(x.shape, self._dtype, self._who, "images")
-            self._kernels.elementwise.from_pixels(
-                pixels.reshape(-1), x.reshape(-1), self.threads
-            )
+            self._kernels.elementwise.from_pixels(pixels.reshape(-1), x.reshape(-1), self.threads)
         self._x = x
         self.batch.take(*((None, x) if x.dtype == np.uint8 else (x, None)))
 

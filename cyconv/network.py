@@ -213,14 +213,10 @@ class Network:
         labels = self._labels(labels, len(x), "Network.train_step")
         checks.optimizer(optimizer, "Network.train_step")
         if loss is not None and not isinstance(loss, CrossEntropy):
-            raise TypeError(
-                f"Network.train_step: loss must be a CrossEntropy, got {loss!r:.60}"
-            )
+            raise TypeError(f"Network.train_step: loss must be a CrossEntropy, got {loss!r:.60}")
         return self._step(x, labels, optimizer, loss=loss)
 
-    def _step(
-        self, x, labels, optimizer, who="Network.train_step", place="", loss=None
-    ) -> float:
+    def _step(self, x, labels, optimizer, who="Network.train_step", place="", loss=None) -> float:
         """Take one step on arguments that are checked."""
         loss = CrossEntropy() if loss is None else loss
         x = self._computed(x)
@@ -403,9 +399,7 @@ class Network:
         if x.dtype == np.uint8:
             y = np.empty(x.shape, self._parameters.dtype)
             if x.size:
-                of(y.dtype).elementwise.from_pixels(
-                    x.reshape(-1), y.reshape(-1), get_num_threads()
-                )
+                of(y.dtype).elementwise.from_pixels(x.reshape(-1), y.reshape(-1), get_num_threads())
             return y
         return x
 

@@ -1,4 +1,4 @@
-"""Passes through some layers: each kind by a program of its own, made when it is first asked for."""
+"""Passes through some layers: each kind by a program of its own, made when first asked for."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ class Passes:
         self._own = slice(first, first + size)
         self._programs: dict[Any, Program] = {}
         self._copies: dict[np.dtype, Arenas] = {}
-        self._pending: tuple[Program, Memory | None] | None = None  # a pass that waits for its way back
+        self._pending: tuple[Program, Memory | None] | None = (
+            None  # a pass that waits for its way back
+        )
 
     def program(self, dtype: np.dtype, **kind: Any) -> Program:
         """Return the program for one kind of pass: the keywords of `Program`.
@@ -51,7 +53,9 @@ class Passes:
         key = dtype, *sorted(kind.items())
         if key not in self._programs:
             layers = self._layers[:-1] if kind.pop("without_last", False) else self._layers
-            self._programs[key] = Program(layers, self._size, self._of(dtype), who=self._who, **kind)
+            self._programs[key] = Program(
+                layers, self._size, self._of(dtype), who=self._who, **kind
+            )
         return self._programs[key]
 
     def _of(self, dtype: np.dtype) -> Arenas:

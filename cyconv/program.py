@@ -144,7 +144,7 @@ class Program:
         """
         writer = self._writer.get(x)
         able = writer is not None and writer.stage is None and hasattr(writer.op, "fold")
-        if self.goes_back or not able or writer.op.slope != 1 or writer.op.F != norm.channels:
+        if self.goes_back or not able or writer.op.slope != 1 or norm.channels != writer.op.F:
             return False
         writer.op.fold(norm)
         return True

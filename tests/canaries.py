@@ -8,9 +8,9 @@ import sys
 import numpy as np
 
 from cyconv._core import of
+from cyconv.geometry import resolve
 
 conv, elementwise = of("float32").conv, of("float32").elementwise
-from cyconv.geometry import resolve
 
 X = np.ones((1, 4, 4, 4), np.float32)
 NOTHING = np.empty(0, np.float32)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from cyconv import CheckpointError, Network
-from cyconv.checkpoint import Training, load_training, save_training
 from cyconv.layers import Conv2D, Flatten, LeakyReLU, Linear, Softmax
 from cyconv.losses import CrossEntropy
 from cyconv.optimizers import SGD, AdamW
+from cyconv.runs import Training, load_training, save_training
 from cyconv.training import KeepBest, fit
 from tests.attacks import Mutants, attack, mutate
 from tests.hostile.checkpoints import container, seal

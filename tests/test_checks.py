@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import cyconv
-from cyconv import Network, checks, tuning, threads
+from cyconv import Network, checks, threads, tuning
 from cyconv.geometry import LIMIT
 from cyconv.layers import Conv2D, Im2Col, Linear
 

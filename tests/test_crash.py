@@ -12,8 +12,8 @@ import time
 import pytest
 
 from cyconv import Network
-from cyconv.checkpoint import load_training
 from cyconv.cli import main
+from cyconv.runs import load_training
 from tests.cli.train.runs import FILES, bits, never_stopped, rows
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and limits are POSIX's")

@@ -85,13 +85,17 @@ def test_mnist_gets_the_same_labels(preset, mnist, exported):
 def test_convolutions_and_columns_are_exact_on_integers(case, exported):
     rng = np.random.default_rng(0)
     x = reference.integers(rng, case.x_shape, np.float32)
-    conv = Network([Conv2D(case.F, case.kernel, stride=case.stride, padding=case.padding)], case.x_shape[1:])
+    conv = Network(
+        [Conv2D(case.F, case.kernel, stride=case.stride, padding=case.padding)], case.x_shape[1:]
+    )
     for parameter in conv.parameters().values():
         parameter[...] = reference.integers(rng, parameter.shape)
     weight, bias = conv.parameters().values()
     y = reference.conv2d(x.astype(float), weight.astype(float), bias.astype(float), case)
     np.testing.assert_array_equal(run(exported(conv), x), y)
-    columns = Network([Im2Col(case.kernel, stride=case.stride, padding=case.padding)], case.x_shape[1:])
+    columns = Network(
+        [Im2Col(case.kernel, stride=case.stride, padding=case.padding)], case.x_shape[1:]
+    )
     cols = run(exported(columns), x)
     np.testing.assert_array_equal(cols.reshape(-1, cols.shape[-1]), reference.im2col(x, case))
 

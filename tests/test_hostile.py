@@ -6,9 +6,9 @@ import warnings
 import pytest
 
 from cyconv import CheckpointError, DataFormatError, Network
-from cyconv.checkpoint import load_training
 from cyconv.datasets import read_idx
 from cyconv.images import read_digit
+from cyconv.runs import load_training
 from tests.attacks import attack
 from tests.hostile import checkpoints, idx, pictures
 

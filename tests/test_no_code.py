@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from cyconv import CheckpointError, DataFormatError, Network, datasets
-from cyconv.checkpoint import load_training
 from cyconv.datasets import digits, mnist
 from cyconv.images import read_digit
+from cyconv.runs import load_training
 from tests.hostile import code
 
 READERS = {

@@ -7,7 +7,7 @@ import pytest
 
 import cyconv
 from cyconv import Adam
-from cyconv._core import elementwise
+from cyconv._core import of
 from cyconv.optimizers import OPTIMIZERS, SGD, AdamW, BaseOptimizer
 from tests import reference
 
@@ -237,7 +237,7 @@ def test_a_norm_is_the_sum_of_all_squares(size):
     for dtype in (np.float32, np.float64):
         x = np.random.default_rng(size).normal(size=size).astype(dtype)
         for parts in (1, 2, 7, size + 3):
-            found = elementwise.sum_of_squares(x, np.empty(parts), 2)
+            found = of(x.dtype).elementwise.sum_of_squares(x, np.empty(parts), 2)
             assert found == pytest.approx(math.fsum(x.astype(float) ** 2), rel=1e-13)
 
 

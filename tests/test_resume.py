@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cyconv import Adam, Network
+from cyconv import Adam
 from cyconv.averages import Average
 from cyconv.losses import CrossEntropy
 from cyconv.optimizers import SGD, AdamW
@@ -42,7 +42,7 @@ KINDS = tuple(SETUPS)
 class Run:
     """A run of three epochs of four steps, the last of 5 images, that may be ended at any of them.
 
-    Attributes are those of `cyconv.checkpoint.Training`, so that it may be one.
+    Attributes are those of `cyconv.runs.Training`, so that it may be one.
     """
 
     def __init__(self, dtype=np.float32, kind="Adam"):

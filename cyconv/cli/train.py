@@ -15,7 +15,6 @@ from pathlib import Path
 from tqdm import tqdm
 
 from cyconv import __version__, plots, presets
-from cyconv.checkpoint import Training, load_training, save_training
 from cyconv.cli.options import (
     add_command,
     add_data_options,
@@ -28,6 +27,7 @@ from cyconv.errors import CheckpointError
 from cyconv.files import replacement
 from cyconv.metrics import confusion_matrix
 from cyconv.optimizers import SGD, Adam, AdamW, BaseOptimizer
+from cyconv.runs import Training, load_training, save_training
 from cyconv.schedules import SCHEDULES
 from cyconv.threads import get_num_threads
 from cyconv.training import Callback, KeepBest, Progress

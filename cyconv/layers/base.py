@@ -17,7 +17,6 @@ from cyconv.initializers import Initializer
 from cyconv.passes import Passes
 from cyconv.program import Arenas, Program
 
-
 Init = TypeVar("Init", bound=Callable[..., None])
 
 
@@ -33,8 +32,8 @@ def names_after(last: str) -> Callable[[Init], Init]:
             if len(given) > count:
                 raise TypeError(
                     f"{type(self).__name__}: arguments after {last} are given by name, such as "
-                    f"{names[count + 1]}={given[count]!r}, got {given!r} by position; a layer finds "
-                    "the number of its input channels by itself"
+                    f"{names[count + 1]}={given[count]!r}, got {given!r} by position; a layer "
+                    "finds the number of its input channels by itself"
                 )
             init(self, *given, **named)
 
@@ -265,7 +264,9 @@ class Layer:
             child.bind(parameters, gradients, state, first, first_state)
             first += child.size
             first_state += child.state_size
-        self._passes = Passes([_Own(self)], self.input_shape, Arenas(parameters, gradients, state), self.who)
+        self._passes = Passes(
+            [_Own(self)], self.input_shape, Arenas(parameters, gradients, state), self.who
+        )
 
     def _own(self, trained):
         return [each for each in (self._declared or {}).values() if each.trained == trained]

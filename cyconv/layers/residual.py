@@ -55,7 +55,9 @@ class Residual(Layer):
             for name, branch in (("body", self.body), ("shortcut", self.shortcut)):
                 shape = input_shape
                 for index, layer in enumerate(branch):
-                    place = f"{name}.{index}" if self.name is None else f"{self.name}.{name}.{index}"
+                    place = (
+                        f"{name}.{index}" if self.name is None else f"{self.name}.{name}.{index}"
+                    )
                     layer.setup(shape, place, number)
                     done.append(layer)
                     shape = layer.output_shape

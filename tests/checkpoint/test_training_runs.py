@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 import cyconv
-from cyconv import CheckpointError, Network, checkpoint, container
-from cyconv.checkpoint import Training, load_training, save_training
+from cyconv import CheckpointError, Network, container
 from cyconv.losses import CrossEntropy
+from cyconv.runs import Training, load_training, save_training
 from cyconv.schedules import cosine
+from cyconv.training import KeepBest
 from tests.checkpoint.samples import refused, tiny
 from tests.test_resume import KINDS, STOPS, Run, Stop
 
@@ -121,7 +122,7 @@ def test_settings_patience_and_a_rate_of_numpy_come_back(tmp_path):
     settings = {"epochs": 3, "name": 'a "name" é', "rates": [0.1, None], "sha256": "0" * 64}
     adam = cyconv.Adam(np.float32(0.1), (0.8, 0.99), 1e-7)
     adam.learning_rate *= np.float32(0.3)
-    training = Training(tiny(), adam, best=checkpoint.KeepBest(4), settings=settings)
+    training = Training(tiny(), adam, best=KeepBest(4), settings=settings)
     save_training(training, tmp_path / "run")
     again = load_training(tmp_path / "run")
     assert (again.settings, again.best.patience) == (settings, 4)

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from cyconv.checkpoint import load_training
 from cyconv.cli import main
+from cyconv.runs import load_training
 
 SHORT = ("train", "--dataset", "digits", "--epochs", "2")
 FILES = {"checkpoint.safetensors", "model.safetensors", "history.json"}

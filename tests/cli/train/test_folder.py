@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from cyconv import __version__, files
-from cyconv.checkpoint import load_training
 from cyconv.cli import main, train
+from cyconv.runs import load_training
 from tests.cli.train.runs import FILES, PICTURES, SHORT, bits, child, refusal, rows
 
 

@@ -4,8 +4,8 @@ import signal
 
 import pytest
 
-from cyconv.checkpoint import load_training
 from cyconv.cli import main
+from cyconv.runs import load_training
 from tests.cli.train.runs import FILES, SHORT, bits, child
 
 

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from cyconv import Adam, Network, checkpoint, datasets, presets
-from cyconv.checkpoint import load_training, save_training
+from cyconv import Adam, Network, datasets, presets
 from cyconv.cli import main
+from cyconv.runs import Training, load_training, save_training
 from cyconv.training import KeepBest, Progress
 from tests.cli.train.runs import SHORT, bits, child, refusal, rows
 
@@ -114,7 +114,7 @@ def test_a_hostile_checkpoint_with_a_true_digest_is_refused_in_one_line(
 ):
     digest = load_training(whole / "checkpoint.safetensors").settings["data_sha256"]
     change = dict(HOSTILE[what])
-    training = checkpoint.Training(
+    training = Training(
         change.pop("network", presets.exercise()),
         Adam(),
         change.pop("progress", Progress()),
@@ -132,7 +132,7 @@ def test_a_hostile_checkpoint_with_a_true_digest_is_refused_in_one_line(
 
 def test_a_training_run_of_another_program_is_not_a_run_of_this_command(tmp_path, capsys):
     save_training(
-        checkpoint.Training(presets.exercise(), Adam(), best=KeepBest(3)),
+        Training(presets.exercise(), Adam(), best=KeepBest(3)),
         tmp_path / "checkpoint.safetensors",
     )
     for arguments in (["train", "--resume", tmp_path], [*SHORT, "--out", tmp_path]):
