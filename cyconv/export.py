@@ -9,9 +9,8 @@ import numpy as np
 from cyconv import __version__, extras
 from cyconv.checks import shape_text
 from cyconv.files import replacement
-from cyconv.layers import Conv1D, Conv2D, Flatten, Im2Col, LeakyReLU, Linear, Softmax
+from cyconv.graph import Graph
 from cyconv.network import Network
-from cyconv.plan import ends_with_softmax
 
 # If a file does not ask for a version, onnx asks for its newest, which older runtimes refuse. 13
 # is the first whose Softmax is over one axis; what is younger than 2020 can run it.
@@ -30,7 +29,7 @@ def to_onnx(network: Network, path: str | PathLike[str]) -> None:
     Parameters
     ----------
     network : Network
-        float32, with no other layers than those of `cyconv.layers`.
+        float32, with no other layers than those that have `Layer.onnx`: all of `cyconv.layers`.
     path : str or path-like
 
     Raises
@@ -38,7 +37,7 @@ def to_onnx(network: Network, path: str | PathLike[str]) -> None:
     ImportError
         If onnx is not installed.
     TypeError
-        If a layer is none of `cyconv.layers`.
+        If a layer does not have it.
     ValueError
         If the network is float64, or its weights are more than an ONNX file can hold.
     OSError
@@ -50,16 +49,14 @@ def to_onnx(network: Network, path: str | PathLike[str]) -> None:
             "to_onnx: the network must be float32, got float64, for which onnxruntime has no "
             "convolution; copy its parameters() into a network of dtype float32"
         )
-    size = 4 * sum(
-        layer.geometry.taps**2 if isinstance(layer, Im2Col) else layer.size
-        for layer in network.layers
-    )
+    graph = _graph(network)
+    size = sum(array.nbytes for array in graph.weights.values())
     if size > MOST_BYTES:
         raise ValueError(
             f"to_onnx: an ONNX file holds weights of at most {MOST_BYTES:,} bytes, got {size:,}; "
             "save the network as a checkpoint instead"
         )
-    model = _model(onnx, network)
+    model = _model(onnx, network, graph)
     with replacement(path) as file:
         file.write(model.SerializeToString())
 
@@ -74,19 +71,28 @@ def interface(network: Network) -> str:
 
 
 def _output(network) -> str:
-    return "probabilities" if ends_with_softmax(network.layers) else "output"
+    return "probabilities" if network._ends_with_softmax() else "output"
 
 
-def _model(onnx, network):
-    """Return the ModelProto of a network: a chain of nodes."""
+def _graph(network) -> Graph:
+    """Return the nodes and weights of a network, as its layers describe them."""
+    graph = Graph(len(network.input_shape))
+    value = graph.input
+    for layer in network.layers:
+        value = graph.append(layer, value)
+    graph.finish(value, _output(network))
+    return graph
+
+
+def _model(onnx, network, graph):
+    """Return the ModelProto of a network."""
     helper = onnx.helper
-    nodes, tensors, value = [], [], "input"
-    for name, operator, weights, attributes in _steps(network):
-        nodes.append(helper.make_node(operator, [value, *weights], [name], name, **attributes))
-        tensors += [onnx.numpy_helper.from_array(array, key) for key, array in weights.items()]
-        value = name
-    nodes[-1].output[0] = _output(network)
-    ends = {"input": network.input_shape, _output(network): network.output_shape}
+    nodes = [
+        helper.make_node(node.operator, node.reads, [node.writes], node.name, **node.attributes)
+        for node in graph.nodes
+    ]
+    tensors = [onnx.numpy_helper.from_array(array, key) for key, array in graph.weights.items()]
+    ends = {graph.input.name: network.input_shape, _output(network): network.output_shape}
     inputs, outputs = (
         [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ("N", *shape))]
         for name, shape in ends.items()
@@ -99,67 +105,3 @@ def _model(onnx, network):
         producer_version=__version__,
         doc_string=interface(network),
     )
-
-
-def _steps(network):
-    """Yield the name, operator, weights by name and attributes of each node.
-
-    The channels are first in ONNX's Conv and last in all else: they move where that changes.
-    """
-    first = False
-    for layer in network.layers:
-        operator, weights, attributes = _node(layer)
-        wanted = {"Conv": True, "LeakyRelu": first}.get(operator, False)
-        if wanted != first:
-            yield _move_channels(f"{layer.index}.Transpose", len(layer.input_shape), wanted)
-            first = wanted
-        named = {f"{layer.index}.{name}": array for name, array in weights.items()}
-        yield f"{layer.index}.{operator}", operator, named, attributes
-    if first:
-        yield _move_channels("Transpose", len(network.output_shape), False)
-
-
-def _move_channels(name, axes, first):
-    """Return a node that moves the last of the axes after the batch's to the front, or back."""
-    order = np.roll(range(1, axes + 1), 1 if first else -1)
-    return name, "Transpose", {}, {"perm": [0, *order.tolist()]}
-
-
-def _node(layer):
-    """Return the operator that does a layer's work, its weights by name, and its attributes."""
-    kind, parameters = type(layer), layer.parameters
-    if kind in (Conv2D, Conv1D):
-        return _convolution(layer, parameters["weight"], bias=parameters["bias"])
-    if kind is Im2Col:  # each filter copies a tap of its own
-        return _convolution(layer, np.eye(layer.geometry.taps, dtype=np.float32))
-    if kind is Linear:
-        return "Gemm", parameters, {}
-    if kind is LeakyReLU:
-        return "LeakyRelu", {}, {"alpha": layer.negative_slope}
-    if kind is Softmax:
-        return "Softmax", {}, {"axis": -1}
-    if kind is Flatten:
-        return "Flatten", {}, {"axis": 1}
-    raise TypeError(
-        f"to_onnx: {layer.who} is no layer of cyconv.layers, so there is no ONNX operator for it; "
-        "make a network without it"
-    )
-
-
-def _convolution(layer, weight, **bias):
-    """Return a Conv with filters (F, C, KH, KW), or (F, C, KW) along one dimension."""
-    g = layer.geometry
-    axes = (
-        (g.H, g.KH, g.OH, g.stride_h, g.pad_top),
-        (g.W, g.KW, g.OW, g.stride_w, g.pad_left),
-    )[1 - len(layer.input_shape) :]
-    # Where a stride skips the last pixels, the windows end before the image: no padding is below 0.
-    kernel, strides, before, after = zip(
-        *(
-            (K, stride, pad, max(0, (outputs - 1) * stride + K - size - pad))
-            for size, K, outputs, stride, pad in axes
-        ),
-        strict=True,
-    )
-    filters = np.moveaxis(weight.reshape(*kernel, g.C, -1), (-1, -2), (0, 1))
-    return "Conv", {"weight": filters, **bias}, {"strides": strides, "pads": before + after}

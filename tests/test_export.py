@@ -8,26 +8,42 @@ import pytest
 
 import cyconv
 from cyconv import Network, export, presets
-from cyconv.layers import Conv2D, Flatten, Im2Col, LeakyReLU, Linear, Softmax
+from cyconv.layers import (
+    BatchNorm,
+    Conv1D,
+    Conv2D,
+    Dropout,
+    Flatten,
+    Im2Col,
+    LeakyReLU,
+    Linear,
+    ReLU,
+    Residual,
+    Softmax,
+    Tanh,
+)
 from tests import reference
-from tests.zoo import ALL_NETWORKS, LAYERS, Square, network
+from tests.zoo import ALL_NETWORKS, LAYERS, NETWORKS, Gain, Row, Square, network
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
-USERS = ("Square", "Gain", "a user's layers")
-EXPORTED = [name for name in (*LAYERS, *ALL_NETWORKS) if name not in USERS]
+REFUSED = {name for name, row in (LAYERS | NETWORKS).items() if not row.exportable}
+EXPORTED = [name for name in (*LAYERS, *ALL_NETWORKS) if name not in REFUSED]
 
 
 def make(name):
-    """Return a network of the tables, its parameters random: initial biases are zero."""
+    """Return a network of the tables of the zoo."""
     if name in LAYERS:
-        net = Network([LAYERS[name].make()], LAYERS[name].input_shape)
-    else:
-        net = network(name)
+        return Network([LAYERS[name].make()], LAYERS[name].input_shape)
+    return network(name)
+
+
+def randomize(net):
+    """Change parameters and state: initial biases are zero, running variances one."""
     rng = np.random.default_rng(1)
-    for parameter in net.parameters().values():
-        parameter += rng.uniform(-0.1, 0.1, parameter.shape)
+    for array in (*net.parameters().values(), *net.state().values()):
+        array += rng.uniform(-0.1, 0.1, array.shape)
     return net
 
 
@@ -52,12 +68,17 @@ def run(model, x):
     return y
 
 
+def check_against_forward(net, exported):
+    """Check what the network's ONNX file returns for 1,000 random inputs; return its model."""
+    model = exported(randomize(net))
+    x = np.random.default_rng(0).standard_normal((1000, *net.input_shape)).astype(np.float32)
+    np.testing.assert_allclose(run(model, x), net.forward(x), rtol=1e-5, atol=1e-5)
+    return model
+
+
 @pytest.mark.parametrize("name", EXPORTED)
 def test_it_returns_what_forward_returns(name, exported):
-    net = make(name)
-    x = np.random.default_rng(0).standard_normal((1000, *net.input_shape)).astype(np.float32)
-    expected = net.forward(x)
-    np.testing.assert_allclose(run(exported(net), x), expected, rtol=1e-5, atol=1e-5)
+    check_against_forward(make(name), exported)
 
 
 def check_on_digits(net, train, test, exported):
@@ -139,39 +160,123 @@ def test_without_softmax_the_output_is_no_probability(exported):
     assert [value.name for value in model.graph.output] == ["output"]
 
 
-@pytest.mark.parametrize(
-    ("name", "before"),
-    [
-        ("exercise", ["Conv", "Flatten"]),
-        ("wide", ["Conv", "Flatten"]),
-        ("Softmax in the middle", ["Conv", "Softmax"]),
-        ("Im2Col inside", ["Conv", "Flatten"]),
-        ("Linear first", []),
-    ],
-)
-def test_channels_move_only_where_they_must(name, before, exported):
-    kinds = [node.op_type for node in exported(network(name)).graph.node]
-    moved = [after for kind, after in itertools.pairwise(kinds) if kind == "Transpose"]
-    assert moved == before
+# Layers, and the operators that a Transpose of the channels comes before.
+LAYOUTS = {
+    "BatchNorm of an image": (Row(lambda: [BatchNorm()], (3, 4, 2)), ["BatchNormalization", None]),
+    "BatchNorm of a line": (Row(lambda: [BatchNorm()], (6, 3)), ["BatchNormalization", None]),
+    "BatchNorm of a vector": (Row(lambda: [BatchNorm()], (5,)), []),
+    "one dimension": (
+        Row(lambda: [Conv1D(4, 3), BatchNorm(), Tanh(), Conv1D(2, 3), Flatten()], (9, 3)),
+        ["Conv", "Flatten"],
+    ),
+    "Softmax in the middle": (
+        Row(lambda: [Conv2D(6, 3), Softmax(), Flatten(), Linear(3)], (8, 8, 2)),
+        ["Conv", "Softmax"],
+    ),
+    "Im2Col": (
+        Row(lambda: [Im2Col(3), BatchNorm(), Conv2D(6, 1), Flatten()], (6, 6, 2)),
+        ["Conv", "Flatten"],
+    ),
+    "flat": (Row(lambda: [Linear(4), BatchNorm(), Residual([Linear(4), Tanh()])], (7,)), []),
+    "Residual first": (
+        Row(lambda: [Residual([Conv2D(2, 3, padding=1), BatchNorm(), ReLU()]), Flatten()],
+            (5, 4, 2)),
+        ["Conv", "Flatten"],
+    ),
+    "Residual of two layouts": (
+        Row(lambda: [Residual([Conv2D(3, 1), Softmax()], [Conv2D(3, 1)]), ReLU(), Conv2D(2, 3),
+                     Flatten()], (5, 5, 2)),
+        ["Conv", "Softmax", "Add", "Flatten"],
+    ),
+    "Residual of other axes": (
+        Row(lambda: [Residual([Flatten(), Linear(4)], [Conv2D(2, 3), ReLU(), Flatten()])],
+            (3, 4, 1)),
+        ["Conv", "Flatten"],
+    ),
+    "Residuals in one another": (
+        Row(lambda: [Conv2D(3, 3),
+                     Residual([ReLU(), Residual([Conv2D(3, 1)], [Dropout()])], [BatchNorm()]),
+                     Tanh()], (5, 5, 1)),
+        ["Conv", None],
+    ),
+    "Dropout": (Row(lambda: [Dropout()], (3, 4, 2)), []),
+    "Dropout last": (Row(lambda: [Conv2D(2, 3), Dropout(), Dropout(0.1)], (4, 4, 1)),
+                     ["Conv", None]),
+    "Residual of nothing": (Row(lambda: [Residual([Dropout()])], (3, 4, 2)), []),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_channels_move_only_where_they_must(name, exported):
+    row, before = LAYOUTS[name]
+    model = check_against_forward(Network(row.make(), row.input_shape), exported)
+    kinds = [node.op_type for node in model.graph.node]
+    pairs = itertools.pairwise((*kinds, None))
+    assert [after for kind, after in pairs if kind == "Transpose"] == before
+
+
+def test_weights_have_the_names_that_the_network_gives_them(exported):
+    net = Network([Residual([Conv2D(2, 1), BatchNorm()], [Conv2D(2, 1)]), Softmax()], (3, 3, 1))
+    names = {each.name for each in exported(net).graph.initializer}
+    assert names == {*net.parameters(), *net.state()}
 
 
 class Doubled(Conv2D):
     """A convolution that is not what it inherits."""
 
-    def forward(self, x):
+    def forward(self, x, training=False):
         return 2 * super().forward(x)
 
 
-@pytest.mark.parametrize("layer", (Square, lambda: Doubled(2, 1)))
-def test_an_unknown_layer_is_refused_by_name_and_the_older_file_stays(layer, tmp_path):
+class Unchanged(LeakyReLU):
+    """A LeakyReLU whose operations are not what it inherits."""
+
+    def operations(self, program, x):
+        return x
+
+
+@pytest.mark.parametrize("layer", (Square, Gain, lambda: Doubled(2, 1), Unchanged))
+@pytest.mark.parametrize("place", ("1", "1.body.0", "1.shortcut.0"))
+def test_an_unknown_layer_is_refused_by_name_and_the_older_file_stays(layer, place, tmp_path):
     path = tmp_path / "net.onnx"
     path.write_text("older")
-    net = Network([LeakyReLU(), layer(), Flatten(), Softmax()], (2, 2, 1))
-    name = type(net.layers[1]).__name__
-    with pytest.raises(TypeError, match=rf"to_onnx: {name} '1' is no layer of cyconv\.layers"):
+    layer = layer()
+    inside = {
+        "1": layer,
+        "1.body.0": Residual([layer], [Conv2D(2, 1)]),
+        "1.shortcut.0": Residual([Conv2D(2, 1)], [layer]),
+    }
+    net = Network([LeakyReLU(), inside[place], Flatten(), Softmax()], (2, 2, 2))
+    name = type(layer).__name__
+    with pytest.raises(TypeError, match=rf"^to_onnx: {name} '{place}' has no method onnx\("):
         export.to_onnx(net, path)
     assert path.read_text() == "older"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_the_zoo_says_what_is_refused(name, tmp_path):
+    with pytest.raises(TypeError, match=r"^to_onnx: \w+ '\d+' has no method onnx\("):
+        export.to_onnx(make(name), tmp_path / "net.onnx")
+
+
+class ExportedSquare(Square):
+    """A user's layer with a node."""
+
+    def onnx(self, graph, value):
+        return graph.node(self, "Mul", value, value)
+
+
+class ExportedGain(Gain):
+    """A user's layer with a node that has a weight."""
+
+    def onnx(self, graph, value):
+        return graph.node(self, "Mul", graph.channels_last(value), weights=self.parameters)
+
+
+def test_a_users_layer_can_bring_its_own_node(exported):
+    layers = [Conv2D(4, 3), ExportedSquare(), ExportedGain(), Conv2D(2, 3), ExportedSquare()]
+    check_against_forward(Network(layers, (7, 7, 1)), exported)
 
 
 def test_float64_is_refused(tmp_path):

@@ -53,15 +53,17 @@ class Gain(Layer):
 
 
 class Row(NamedTuple):
-    """One layer of the table: how it is made, and the shape of a sample.
+    """A row of a table: how its layer or layers are made, and the shape of a sample.
 
     `roundings` is set where an output is not a sum of products: so many roundings of a number as
-    large as the largest lie between float32 and float64.
+    large as the largest lie between float32 and float64. `exportable` is unset where a layer has no
+    ONNX node.
     """
 
     make: object
     input_shape: tuple[int, ...]
     roundings: int = 0
+    exportable: bool = True
 
 
 def pointwise_block():
@@ -122,8 +124,8 @@ LAYERS = {
     "Softmax": Row(lambda: Softmax(), (10,)),
     "Softmax of an image": Row(lambda: Softmax(), (3, 2, 5)),
     "Flatten": Row(lambda: Flatten(), (3, 4, 2)),
-    "Square": Row(lambda: Square(), (3, 4, 2)),
-    "Gain": Row(lambda: Gain(), (3, 4, 5)),
+    "Square": Row(lambda: Square(), (3, 4, 2), exportable=False),
+    "Gain": Row(lambda: Gain(), (3, 4, 5), exportable=False),
 }
 
 NETWORKS = {
@@ -178,7 +180,8 @@ NETWORKS = {
     ),
     "nothing but Softmax": Row(lambda: [Flatten()], (2, 3, 1)),
     "a user's layers": Row(
-        lambda: [Conv2D(4, 3), Square(), Gain(), LeakyReLU(), Flatten(), Linear(5)], (7, 7, 1)
+        lambda: [Conv2D(4, 3), Square(), Gain(), LeakyReLU(), Flatten(), Linear(5)], (7, 7, 1),
+        exportable=False,
     ),
     "big Linear first": Row(lambda: [Linear(100), LeakyReLU(), Linear(10)], (900,)),
     "big Linear in the middle": Row(

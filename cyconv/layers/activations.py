@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from cyconv.checks import number
+from cyconv.graph import Graph, Value
 from cyconv.layers.base import Layer
 from cyconv.program import Program
 
@@ -33,6 +34,9 @@ class LeakyReLU(Layer):
         size = math.prod(self.input_shape)
         return program.add(program.kernels.activation.LeakyReLU(size, self.negative_slope), x)
 
+    def onnx(self, graph: Graph, value: Value) -> Value:
+        return graph.node(self, "LeakyRelu", value, alpha=self.negative_slope)
+
 
 class ReLU(LeakyReLU):
     """``f(x) = x if x > 0 else 0``."""
@@ -41,12 +45,18 @@ class ReLU(LeakyReLU):
         super().__init__(0.0)
         self.config = {}
 
+    def onnx(self, graph: Graph, value: Value) -> Value:
+        return graph.node(self, "Relu", value)
+
 
 class Tanh(Layer):
     """``f(x) = (exp(x) - exp(-x)) / (exp(x) + exp(-x))``."""
 
     def operations(self, program: Program, x: int) -> int:
         return program.add(program.kernels.activation.Tanh(math.prod(self.input_shape)), x)
+
+    def onnx(self, graph: Graph, value: Value) -> Value:
+        return graph.node(self, "Tanh", value)
 
 
 class Softmax(Layer):
@@ -60,3 +70,6 @@ class Softmax(Layer):
     def operations(self, program: Program, x: int) -> int:
         size, classes = math.prod(self.input_shape), self.input_shape[-1]
         return program.add(program.kernels.softmax.Softmax(size, classes), x)
+
+    def onnx(self, graph: Graph, value: Value) -> Value:
+        return graph.node(self, "Softmax", graph.channels_last(value), axis=-1)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from cyconv import checks
+from cyconv.graph import Graph, Value
 from cyconv.initializers import Initializer
 from cyconv.passes import Passes
 from cyconv.program import Arenas, Program
@@ -55,7 +56,8 @@ class Layer:
 
     A new layer needs `forward` and `backward` on whole arrays and nothing else: with plain NumPy in
     them it works in any network, and what is around it stays fast. A layer that describes its work
-    by `operations` instead takes part in the fast step, and needs neither.
+    by `operations` instead takes part in the fast step, and needs neither. One that has `onnx` can
+    be exported.
 
     ::
 
@@ -130,6 +132,23 @@ class Layer:
         """
         raise NotImplementedError
 
+    def onnx(self, graph: Graph, value: Value) -> Value:
+        """Add the layer's nodes and weights to the graph of an ONNX file.
+
+        Parameters
+        ----------
+        graph : Graph
+            It adds nodes, and moves the channels of images to where an operator has them.
+        value : Value
+            What the layer reads.
+
+        Returns
+        -------
+        Value
+            What `forward` returns outside training.
+        """
+        raise NotImplementedError
+
     def _has_operations(self) -> bool:
         return type(self).operations is not Layer.operations
 
@@ -139,16 +158,28 @@ class Layer:
 
         It does not if a class, or the layer itself, changes these two and inherits `operations`.
         """
-        classes = type(self).__mro__
-
-        def depth(name):
-            if name in vars(self):
-                return -1
-            return next(i for i, each in enumerate(classes) if name in vars(each))
-
+        depth = self._depth
         return self._has_operations() and depth("operations") <= min(
             depth("forward"), depth("backward")
         )
+
+    @property
+    def is_exportable(self) -> bool:
+        """Whether `onnx` does what `forward` does.
+
+        It does not if a class, or the layer itself, changes `forward` or `operations` and inherits
+        `onnx`.
+        """
+        depth = self._depth
+        return type(self).onnx is not Layer.onnx and depth("onnx") <= min(
+            depth("forward"), depth("operations")
+        )
+
+    def _depth(self, name: str) -> int:
+        """Return how far up the classes a method is defined; -1 if the layer itself replaces it."""
+        if name in vars(self):
+            return -1
+        return next(i for i, each in enumerate(type(self).__mro__) if name in vars(each))
 
     @property
     def children(self) -> dict[str, Layer]:
@@ -300,7 +331,8 @@ class Layer:
             self.setup(x.shape[1:])
             arena = checks.allocate((2, self.size), x.dtype, self.who, "parameters and gradients")
             arena[...] = 0
-            self.bind(*arena, np.zeros(self.state_size, x.dtype))
+            parameters, gradients = arena
+            self.bind(parameters, gradients, np.zeros(self.state_size, x.dtype))
             self.initialize(0)
         x = checks.array(x, self.who, "x", ("N", *self.input_shape))
         return x.astype(np.result_type(x, *self.parameters.values()), copy=False)

@@ -20,6 +20,7 @@ from cyconv.geometry import (
     rounding_mode,
     shortest,
 )
+from cyconv.graph import Graph, Value, filters, window
 from cyconv.initializers import xavier_uniform, zeros
 from cyconv.layers.base import Layer, names_after
 from cyconv.program import Program
@@ -123,6 +124,12 @@ class Conv2D(Layer):
         )
         op.first = self.first
         return program.add(op, x)
+
+    def onnx(self, graph: Graph, value: Value) -> Value:
+        x = graph.channels_first(value)
+        weights = self.parameters | {"weight": filters(self.parameters["weight"], x.axes)}
+        placing = window(self.geometry, x.axes)
+        return graph.node(self, "Conv", x, weights=weights, group=self.geometry.groups, **placing)
 
 
 class Conv1D(Conv2D):

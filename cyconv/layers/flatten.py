@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from cyconv.graph import Graph, Value
 from cyconv.layers.base import Layer
 from cyconv.program import Program
 
@@ -16,3 +17,6 @@ class Flatten(Layer):
 
     def operations(self, program: Program, x: int) -> int:
         return x
+
+    def onnx(self, graph: Graph, value: Value) -> Value:
+        return graph.node(self, "Flatten", graph.channels_last(value), axes=1, axis=1)

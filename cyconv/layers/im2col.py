@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from cyconv.checks import shape_text
 from cyconv.geometry import (
     Padding,
@@ -13,6 +15,7 @@ from cyconv.geometry import (
     rounding_mode,
     shortest,
 )
+from cyconv.graph import Graph, Value, filters, window
 from cyconv.layers.base import Layer, names_after
 from cyconv.program import Program
 
@@ -70,3 +73,14 @@ class Im2Col(Layer):
 
     def operations(self, program: Program, x: int) -> int:
         return program.add(program.kernels.im2col.Im2Col(self.geometry._asdict()), x)
+
+    def onnx(self, graph: Graph, value: Value) -> Value:
+        # Each filter copies a tap of its own. The weight is a view of few numbers: it may be large.
+        g, taps = self.geometry, self.geometry.taps
+        impulse = np.zeros(2 * taps - 1, np.float32)
+        impulse[taps - 1] = 1
+        identity = np.lib.stride_tricks.sliding_window_view(impulse, taps)[::-1]
+        weight = filters(identity.reshape(g.KH, g.KW, g.C, taps), axes=3)
+        return graph.node(
+            self, "Conv", graph.channels_first(value), weights={"weight": weight}, **window(g, 3)
+        )

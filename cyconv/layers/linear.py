@@ -8,6 +8,7 @@ from cyconv import tuning
 from cyconv.checks import blas_extent, flag, shape_text
 from cyconv.functional import tile_rows
 from cyconv.geometry import Geometry, integer
+from cyconv.graph import Graph, Value
 from cyconv.initializers import xavier_uniform, zeros
 from cyconv.layers.base import Layer
 from cyconv.program import Program
@@ -58,3 +59,6 @@ class Linear(Layer):
         op.first = self.first
         large = op.weights * program.dtype.itemsize > tuning.WHOLE_BATCH_BYTES
         return program.add(op, x, stage=WholeBatch if large else None)
+
+    def onnx(self, graph: Graph, value: Value) -> Value:
+        return graph.node(self, "Gemm", value, weights=self.parameters)

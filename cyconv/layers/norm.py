@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from cyconv.checks import number
+from cyconv.graph import Graph, Value
 from cyconv.initializers import ones, zeros
 from cyconv.layers.base import Layer
 from cyconv.program import Program
@@ -58,3 +59,8 @@ class BatchNorm(Layer):
         program.require(2, size // channels, self.who)
         x = program.add(moments, x)
         return program.add(norm, x, shares=x)
+
+    def onnx(self, graph: Graph, value: Value) -> Value:
+        weights = self.parameters | self.state
+        x = graph.channels_first(value)
+        return graph.node(self, "BatchNormalization", x, weights=weights, epsilon=self.eps)

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 
 from cyconv.checks import shape_text
+from cyconv.graph import Graph, Value
 from cyconv.layers.base import Layer
 from cyconv.program import Program
 
@@ -85,6 +86,14 @@ class Residual(Layer):
             shortcut = program.append(layer, shortcut)
         op = program.kernels.combine.Add(math.prod(self.output_shape))
         return program.add(op, body, shortcut)
+
+    def onnx(self, graph: Graph, value: Value) -> Value:
+        body = shortcut = value
+        for layer in self.body:
+            body = graph.append(layer, body)
+        for layer in self.shortcut:
+            shortcut = graph.append(layer, shortcut)
+        return graph.node(self, "Add", body, shortcut)
 
 
 def _layers(value, name: str) -> tuple[Layer, ...]:
