@@ -172,12 +172,10 @@ def window(geometry: Geometry, axes: int) -> dict[str, Any]:
         width only.
     """
     g = geometry
-    extents = {
-        "kernel_shape": (g.KH, g.KW),
-        "strides": (g.stride_h, g.stride_w),
-        "dilations": (g.dilation_h, g.dilation_w),
-    }
+    pairs = {"kernel_shape": (g.KH, g.KW), "strides": (g.stride_h, g.stride_w)}
+    if (g.dilation_h, g.dilation_w) != (1, 1):  # AveragePool does not know the word
+        pairs["dilations"] = (g.dilation_h, g.dilation_w)
     before, after = (g.pad_top, g.pad_left), (g.pad_bottom, g.pad_right)
     first = 3 - axes
-    attributes = {name: pair[first:] for name, pair in extents.items()}
+    attributes = {name: pair[first:] for name, pair in pairs.items()}
     return attributes | {"pads": before[first:] + after[first:]}

@@ -135,6 +135,11 @@ class Layer:
     def onnx(self, graph: Graph, value: Value) -> Value:
         """Add the layer's nodes and weights to the graph of an ONNX file.
 
+        ::
+
+            def onnx(self, graph, value):
+                return graph.node(self, "Mul", value, value)
+
         Parameters
         ----------
         graph : Graph
