@@ -90,7 +90,8 @@ class Graph:
         Parameters
         ----------
         layer : Layer
-            It gives the node and its weights their names: "3.Conv", "3.weight".
+            It gives the node and its weights their names: "3.Conv", "3.weight"; a second node of
+            the same operator is "3.Conv.1".
         operator : str
             Of ONNX, opset 13.
         values : Value
@@ -107,7 +108,10 @@ class Graph:
         named = {f"{layer.name}.{name}": array for name, array in (weights or {}).items()}
         self.weights |= named
         axes = values[0].axes if axes is None else axes
-        output = Value(f"{layer.name}.{operator}", axes, values[0].channels_first and axes > 1)
+        name = f"{layer.name}.{operator}"
+        same = sum(node.name.startswith(name) for node in self.nodes)
+        name = f"{name}.{same}" if same else name
+        output = Value(name, axes, values[0].channels_first and axes > 1)
         reads = (*(value.name for value in values), *named)
         self.nodes.append(Node(output.name, operator, reads, output.name, attributes))
         return output
@@ -173,7 +177,7 @@ def window(geometry: Geometry, axes: int) -> dict[str, Any]:
     """
     g = geometry
     pairs = {"kernel_shape": (g.KH, g.KW), "strides": (g.stride_h, g.stride_w)}
-    if (g.dilation_h, g.dilation_w) != (1, 1):  # AveragePool does not know the word
+    if (g.dilation_h, g.dilation_w) != (1, 1):  # opset 13's AveragePool has none
         pairs["dilations"] = (g.dilation_h, g.dilation_w)
     before, after = (g.pad_top, g.pad_left), (g.pad_bottom, g.pad_right)
     first = 3 - axes

@@ -267,6 +267,16 @@ class ExportedSquare(Square):
         return graph.node(self, "Mul", value, value)
 
 
+class Cube(Square):
+    """A user's layer with two nodes of one operator."""
+
+    def forward(self, x):
+        return x * x * x
+
+    def onnx(self, graph, value):
+        return graph.node(self, "Mul", value, graph.node(self, "Mul", value, value))
+
+
 class ExportedGain(Gain):
     """A user's layer with a node that has a weight."""
 
@@ -275,7 +285,7 @@ class ExportedGain(Gain):
 
 
 def test_a_users_layer_can_bring_its_own_node(exported):
-    layers = [Conv2D(4, 3), ExportedSquare(), ExportedGain(), Conv2D(2, 3), ExportedSquare()]
+    layers = [Tanh(), Cube(), Conv2D(4, 3), ExportedSquare(), ExportedGain(), Conv2D(2, 3)]
     check_against_forward(Network(layers, (7, 7, 1)), exported)
 
 
