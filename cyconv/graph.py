@@ -18,8 +18,8 @@ from cyconv.geometry import Geometry
 class Value(NamedTuple):
     """A tensor of the graph.
 
-    `axes` counts its axes without the batch's. With one axis there is no layout, and
-    `channels_first` is False.
+    `axes` counts its axes without the batch's. With one axis there is one layout only, whatever
+    `channels_first` says.
     """
 
     name: str
@@ -111,7 +111,7 @@ class Graph:
         name = f"{layer.name}.{operator}"
         same = sum(node.name.startswith(name) for node in self.nodes)
         name = f"{name}.{same}" if same else name
-        output = Value(name, axes, values[0].channels_first and axes > 1)
+        output = Value(name, axes, values[0].channels_first)
         reads = (*(value.name for value in values), *named)
         self.nodes.append(Node(output.name, operator, reads, output.name, attributes))
         return output
@@ -132,7 +132,7 @@ class Graph:
             order = np.roll(range(1, value.axes + 1), 1 if first else -1).tolist()
             node = Node(moved.name, "Transpose", (value.name,), moved.name, {"perm": [0, *order]})
             self.nodes.append(node)
-            self._moved |= {value: moved, moved: value}
+            self._moved[value] = moved
         return self._moved[value]
 
     # What the writer of the file calls.

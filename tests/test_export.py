@@ -303,6 +303,12 @@ def test_more_than_a_file_can_hold_is_refused_before_it_is_made(layer, tmp_path,
         export.to_onnx(net, tmp_path / "net.onnx")
 
 
+def test_the_columns_of_a_large_window_need_no_memory_to_be_refused(tmp_path):
+    net = Network([Im2Col(300)], (300, 300, 1))
+    with pytest.raises(ValueError, match=r"got 32,400,000,000;"):
+        export.to_onnx(net, tmp_path / "net.onnx")
+
+
 def test_without_onnx_the_error_says_how_to_install_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(ImportError, match=r"to_onnx: needs onnx .* 'cyconv\[onnx\]'"):
