@@ -69,8 +69,8 @@ class Graph:
         """
         if not layer.is_exportable:
             raise TypeError(
-                f"to_onnx: {layer.who} has no method onnx(self, graph, value) that belongs to its "
-                "forward; write one, or make a network without this layer"
+                f"to_onnx: {layer.who} does not name its ONNX operator; define onnx(self, graph, "
+                "value) in the class that defines forward, or make a network without this layer"
             )
         return layer.onnx(self, value)
 
