@@ -9,27 +9,31 @@ import pytest
 import cyconv
 from cyconv import Network, export, presets
 from cyconv.layers import (
+    AvgPool2D,
     BatchNorm,
     Conv1D,
     Conv2D,
     Dropout,
     Flatten,
+    GlobalAvgPool2D,
     Im2Col,
     LeakyReLU,
     Linear,
+    MaxPool2D,
     ReLU,
     Residual,
     Softmax,
     Tanh,
 )
 from tests import reference
-from tests.zoo import ALL_NETWORKS, LAYERS, NETWORKS, Gain, Row, Square, network
+from tests.zoo import ALL_NETWORKS, LAYERS, NETWORKS, PRESETS, Gain, Row, Square, network
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
 REFUSED = {name for name, row in (LAYERS | NETWORKS).items() if not row.exportable}
-EXPORTED = [name for name in (*LAYERS, *ALL_NETWORKS) if name not in REFUSED]
+EXPORTED = [*dict.fromkeys((*LAYERS, *ALL_NETWORKS, *PRESETS))]
+EXPORTED = [name for name in EXPORTED if name not in REFUSED]
 
 
 def make(name):
@@ -102,23 +106,31 @@ def test_mnist_gets_the_same_labels(preset, mnist, exported):
     check_on_digits(preset(), *mnist, exported)
 
 
-@pytest.mark.parametrize("case", reference.random_cases(60))
+@pytest.mark.parametrize("case", reference.random_cases(100, varied=True))
 def test_convolutions_and_columns_are_exact_on_integers(case, exported):
     rng = np.random.default_rng(0)
     x = reference.integers(rng, case.x_shape, np.float32)
-    conv = Network(
-        [Conv2D(case.F, case.kernel, stride=case.stride, padding=case.padding)], case.x_shape[1:]
-    )
+    conv = Network([Conv2D(case.F, case.kernel, **case.geometry)], case.x_shape[1:])
     for parameter in conv.parameters().values():
         parameter[...] = reference.integers(rng, parameter.shape)
     weight, bias = conv.parameters().values()
     y = reference.conv2d(x.astype(float), weight.astype(float), bias.astype(float), case)
     np.testing.assert_array_equal(run(exported(conv), x), y)
-    columns = Network(
-        [Im2Col(case.kernel, stride=case.stride, padding=case.padding)], case.x_shape[1:]
-    )
+    columns = Network([Im2Col(case.kernel, **case.columns)], case.x_shape[1:])
     cols = run(exported(columns), x)
     np.testing.assert_array_equal(cols.reshape(-1, cols.shape[-1]), reference.im2col(x, case))
+
+
+def test_poolings_are_those_of_the_definition(exported):
+    rng = np.random.default_rng(0)
+    for case in [reference.random_pool(rng) for _ in range(40)]:
+        x = reference.integers(rng, case.x_shape, np.float32)
+        for layer, define in ((MaxPool2D, reference.max_pool2d), (AvgPool2D, reference.avg_pool2d)):
+            net = Network([layer(case.kernel, **case.pooling)], case.x_shape[1:])
+            expected = define(x.astype(float), case)
+            np.testing.assert_allclose(
+                run(exported(net), x), expected, rtol=1e-6, atol=1e-6, err_msg=str(case)
+            )
 
 
 def test_a_stride_may_skip_the_last_pixels(exported):
@@ -202,6 +214,11 @@ LAYOUTS = {
     "Dropout": (Row(lambda: [Dropout()], (3, 4, 2)), []),
     "Dropout last": (Row(lambda: [Conv2D(2, 3), Dropout(), Dropout(0.1)], (4, 4, 1)),
                      ["Conv", None]),
+    "pooling": (
+        Row(lambda: [MaxPool2D(2), ReLU(), AvgPool2D(3, stride=1, padding=1), GlobalAvgPool2D(),
+                     Linear(3)], (6, 4, 2)),
+        ["MaxPool"],
+    ),
     "Residual of nothing": (Row(lambda: [Residual([Dropout()])], (3, 4, 2)), []),
 }  # fmt: skip
 
@@ -259,7 +276,7 @@ def test_an_unknown_layer_is_refused_by_name_and_the_older_file_stays(layer, pla
 @pytest.mark.parametrize("name", REFUSED)
 def test_the_zoo_says_what_is_refused(name, tmp_path):
     with pytest.raises(
-        TypeError, match=r"^to_onnx: \w+ '\d+' does not name its ONNX operator; define"
+        TypeError, match=r"^to_onnx: \w+ '\d+(\.\w+)*' does not name its ONNX operator; define"
     ):
         export.to_onnx(make(name), tmp_path / "net.onnx")
 

@@ -120,7 +120,7 @@ LAYERS = {
         (5, 4, 4),
         256,
     ),
-    "Residual around NumPy": Row(lambda: Residual([Gain()], [Gain()]), (5, 4, 4)),
+    "Residual around NumPy": Row(lambda: Residual([Gain()], [Gain()]), (5, 4, 4), exportable=False),
     "Softmax": Row(lambda: Softmax(), (10,)),
     "Softmax of an image": Row(lambda: Softmax(), (3, 2, 5)),
     "Flatten": Row(lambda: Flatten(), (3, 4, 2)),
@@ -265,6 +265,7 @@ NETWORKS = {
     "residual first, around NumPy, nested": Row(
         lambda: [Residual([Gain(), Residual([Conv2D(2, 1)])], [BatchNorm()]), Flatten(), Linear(3)],
         (5, 6, 2),
+        exportable=False,
     ),
     "depthwise and separable": Row(
         lambda: [

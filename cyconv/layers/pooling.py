@@ -12,14 +12,18 @@ from cyconv.geometry import (
     rounding_mode,
     shortest,
 )
+from cyconv.graph import Graph, Value, window
 from cyconv.layers.base import Layer, names_after
 from cyconv.program import Program
 
 
 class _Pool(Layer):
-    """What the pooling layers with a window have in common; `kernel` names their operation."""
+    """What the pooling layers with a window have in common.
 
-    kernel = ""
+    `kernel` names their operation, and `operator` that of ONNX.
+    """
+
+    kernel = operator = ""
 
     @names_after("kernel_size")
     def __init__(
@@ -61,6 +65,10 @@ class _Pool(Layer):
         make = getattr(program.kernels.pooling, self.kernel)
         return program.add(make(self.geometry._asdict()), x)
 
+    def onnx(self, graph: Graph, value: Value) -> Value:
+        x = graph.channels_first(value)
+        return graph.node(self, self.operator, x, **window(self.geometry, x.axes))
+
 
 class MaxPool2D(_Pool):
     """The largest element of each window: (N, H, W, C) to (N, OH, OW, C).
@@ -84,7 +92,7 @@ class MaxPool2D(_Pool):
         output size is not an integer.
     """
 
-    kernel = "MaxPool"
+    kernel = operator = "MaxPool"
 
 
 class AvgPool2D(_Pool):
@@ -93,7 +101,7 @@ class AvgPool2D(_Pool):
     Parameters and errors are those of `MaxPool2D`.
     """
 
-    kernel = "AvgPool"
+    kernel, operator = "AvgPool", "AveragePool"
 
 
 class GlobalAvgPool2D(Layer):
@@ -109,3 +117,7 @@ class GlobalAvgPool2D(Layer):
 
     def operations(self, program: Program, x: int) -> int:
         return program.add(program.kernels.pooling.AvgPool(self.geometry._asdict()), x)
+
+    def onnx(self, graph: Graph, value: Value) -> Value:
+        mean = graph.node(self, "GlobalAveragePool", graph.channels_first(value))
+        return graph.node(self, "Flatten", mean, axes=1, axis=1)
