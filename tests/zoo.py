@@ -130,52 +130,27 @@ LAYERS = {
 
 NETWORKS = {
     "one dimension": Row(
-        lambda: [
-            Conv1D(6, 5, stride=2, padding=(1, 2)),
-            LeakyReLU(),
-            Conv1D(4, 3),
-            Flatten(),
-            Linear(5),
-        ],
+        lambda: [Conv1D(6, 5, stride=2, padding=(1, 2)), LeakyReLU(), Conv1D(4, 3), Flatten(),
+                 Linear(5)],
         (30, 2),
     ),
     "Im2Col inside": Row(
-        lambda: [
-            Conv2D(4, 3),
-            LeakyReLU(),
-            Im2Col(3, stride=2),
-            Conv2D(6, 1),
-            LeakyReLU(),
-            Flatten(),
-            Linear(5),
-        ],
+        lambda: [Conv2D(4, 3), LeakyReLU(), Im2Col(3, stride=2), Conv2D(6, 1), LeakyReLU(),
+                 Flatten(), Linear(5)],
         (9, 9, 1),
     ),
     "Im2Col first": Row(
         lambda: [Im2Col(4, stride=2, padding=1), LeakyReLU(), Flatten(), Linear(4)], (8, 8, 1)
     ),
     "Softmax in the middle": Row(
-        lambda: [
-            Conv2D(6, 3, stride=2, padding="same"),
-            Softmax(),
-            Flatten(),
-            Linear(8),
-            Softmax(),
-            Linear(3),
-        ],
+        lambda: [Conv2D(6, 3, stride=2, padding="same"), Softmax(), Flatten(), Linear(8), Softmax(),
+                 Linear(3)],
         (8, 8, 2),
     ),
     "Linear first": Row(lambda: [Linear(20), LeakyReLU(0.3), Linear(6)], (15,)),
     "LeakyReLU first and doubled": Row(
-        lambda: [
-            LeakyReLU(0.5),
-            Conv2D(3, 3),
-            LeakyReLU(),
-            LeakyReLU(0.2),
-            Flatten(),
-            Linear(4),
-            LeakyReLU(0),
-        ],
+        lambda: [LeakyReLU(0.5), Conv2D(3, 3), LeakyReLU(), LeakyReLU(0.2), Flatten(), Linear(4),
+                 LeakyReLU(0)],
         (6, 6, 1),
     ),
     "nothing but Softmax": Row(lambda: [Flatten()], (2, 3, 1)),
@@ -185,16 +160,8 @@ NETWORKS = {
     ),
     "big Linear first": Row(lambda: [Linear(100), LeakyReLU(), Linear(10)], (900,)),
     "big Linear in the middle": Row(
-        lambda: [
-            Conv2D(8, 3, padding=1),
-            LeakyReLU(),
-            Flatten(),
-            Linear(120),
-            LeakyReLU(),
-            Linear(9),
-            LeakyReLU(),
-            Linear(7),
-        ],
+        lambda: [Conv2D(8, 3, padding=1), LeakyReLU(), Flatten(), Linear(120), LeakyReLU(),
+                 Linear(9), LeakyReLU(), Linear(7)],
         (12, 12, 1),
     ),
     "big Linear last": Row(lambda: [Conv2D(16, 3, padding=1), Flatten(), Linear(10)], (22, 22, 1)),
@@ -206,60 +173,28 @@ NETWORKS = {
         lambda: [Linear(300), LeakyReLU(), LeakyReLU(0.5), Softmax()], (250,)
     ),
     "pooling": Row(
-        lambda: [
-            Conv2D(6, 3, padding=1),
-            ReLU(),
-            MaxPool2D(2),
-            Conv2D(8, 3),
-            Tanh(),
-            AvgPool2D(2, rounding="floor"),
-            Flatten(),
-            Linear(4),
-        ],
+        lambda: [Conv2D(6, 3, padding=1), ReLU(), MaxPool2D(2), Conv2D(8, 3), Tanh(),
+                 AvgPool2D(2, rounding="floor"), Flatten(), Linear(4)],
         (10, 10, 2),
     ),
     "batch normalisation": Row(
-        lambda: [
-            Conv2D(8, 3, bias=False),
-            BatchNorm(),
-            LeakyReLU(),
-            Conv2D(5, 3),
-            BatchNorm(),
-            ReLU(),
-            GlobalAvgPool2D(),
-            Linear(4),
-        ],
+        lambda: [Conv2D(8, 3, bias=False), BatchNorm(), LeakyReLU(), Conv2D(5, 3), BatchNorm(),
+                 ReLU(), GlobalAvgPool2D(), Linear(4)],
         (9, 8, 2),
     ),
     "batch normalisation first and last": Row(
         lambda: [BatchNorm(), Flatten(), Linear(6), BatchNorm(), BatchNorm()], (4, 3, 2)
     ),
     "dropout": Row(
-        lambda: [
-            Dropout(0.2),
-            Conv2D(8, 3),
-            ReLU(),
-            Dropout(),
-            Flatten(),
-            Linear(70),
-            Dropout(0.1),
-            Linear(4),
-        ],
+        lambda: [Dropout(0.2), Conv2D(8, 3), ReLU(), Dropout(), Flatten(), Linear(70), Dropout(0.1),
+                 Linear(4)],
         (9, 9, 1),
     ),
     "residual": Row(
-        lambda: [
-            Conv2D(4, 3, padding=1),
-            Residual(pointwise_block()),
-            ReLU(),
-            Residual(
-                [Conv2D(8, 3, stride=2, padding=1), BatchNorm(), ReLU(), Dropout(0.3)],
-                [Conv2D(8, 1, stride=2, bias=False), BatchNorm()],
-            ),
-            ReLU(),
-            GlobalAvgPool2D(),
-            Linear(5),
-        ],
+        lambda: [Conv2D(4, 3, padding=1), Residual(pointwise_block()), ReLU(),
+                 Residual([Conv2D(8, 3, stride=2, padding=1), BatchNorm(), ReLU(), Dropout(0.3)],
+                          [Conv2D(8, 1, stride=2, bias=False), BatchNorm()]), ReLU(),
+                 GlobalAvgPool2D(), Linear(5)],
         (9, 9, 2),
     ),
     "residual first, around NumPy, nested": Row(
@@ -268,33 +203,17 @@ NETWORKS = {
         exportable=False,
     ),
     "depthwise and separable": Row(
-        lambda: [
-            Conv2D(8, 3, padding=1),
-            Conv2D(8, 3, padding=1, groups=8, bias=False),
-            BatchNorm(),
-            ReLU(),
-            Conv2D(16, 1),
-            ReLU(),
-            Conv2D(16, 3, groups=16),
-            ReLU(),
-            Conv2D(4, 3, groups=4, dilation=2),
-            Flatten(),
-            Linear(3),
-        ],
+        lambda: [Conv2D(8, 3, padding=1), Conv2D(8, 3, padding=1, groups=8, bias=False),
+                 BatchNorm(), ReLU(), Conv2D(16, 1), ReLU(), Conv2D(16, 3, groups=16), ReLU(),
+                 Conv2D(4, 3, groups=4, dilation=2), Flatten(), Linear(3)],
         (10, 9, 2),
     ),
     "wide padding and strides": Row(
-        lambda: [
-            Conv2D(5, (3, 2), stride=(2, 3), padding=(4, 2)),
-            LeakyReLU(),
-            Conv2D(3, 1, stride=(7, 1)),
-            Conv2D(4, 2, padding="same"),
-            Flatten(),
-            Linear(3),
-        ],
+        lambda: [Conv2D(5, (3, 2), stride=(2, 3), padding=(4, 2)), LeakyReLU(),
+                 Conv2D(3, 1, stride=(7, 1)), Conv2D(4, 2, padding="same"), Flatten(), Linear(3)],
         (9, 7, 3),
     ),
-}
+}  # fmt: skip
 
 
 def network(name, seed=0, dtype=np.float32):

@@ -133,7 +133,7 @@ class Layer:
         raise NotImplementedError
 
     def onnx(self, graph: Graph, value: Value) -> Value:
-        """Add the layer's nodes and weights to the graph of an ONNX file.
+        """Add the layer's nodes and weights to an ONNX graph, and return the value of its output.
 
         ::
 
@@ -146,11 +146,6 @@ class Layer:
             It adds nodes, and moves the channels of images to where an operator has them.
         value : Value
             What the layer reads.
-
-        Returns
-        -------
-        Value
-            What `forward` returns outside training.
         """
         raise NotImplementedError
 
@@ -163,28 +158,23 @@ class Layer:
 
         It does not if a class, or the layer itself, changes these two and inherits `operations`.
         """
-        depth = self._depth
-        return self._has_operations() and depth("operations") <= min(
-            depth("forward"), depth("backward")
-        )
+        return self._keeps_up("operations", "forward", "backward")
 
     @property
     def is_exportable(self) -> bool:
-        """Whether `onnx` does what `forward` does.
+        """Whether `onnx` does what `forward` does, by the same rule."""
+        return self._keeps_up("onnx", "forward", "operations")
 
-        It does not if a class, or the layer itself, changes `forward` or `operations` and inherits
-        `onnx`.
-        """
-        depth = self._depth
-        return type(self).onnx is not Layer.onnx and depth("onnx") <= min(
-            depth("forward"), depth("operations")
-        )
+    def _keeps_up(self, method: str, *others: str) -> bool:
+        """Tell whether a method is defined, and where or after the others were defined last."""
 
-    def _depth(self, name: str) -> int:
-        """Return how far up the classes a method is defined; -1 if the layer itself replaces it."""
-        if name in vars(self):
-            return -1
-        return next(i for i, each in enumerate(type(self).__mro__) if name in vars(each))
+        def depth(name):
+            if name in vars(self):
+                return -1
+            return next(i for i, each in enumerate(type(self).__mro__) if name in vars(each))
+
+        defined = getattr(type(self), method) is not getattr(Layer, method)
+        return defined and depth(method) <= min(map(depth, others))
 
     @property
     def children(self) -> dict[str, Layer]:
