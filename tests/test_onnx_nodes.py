@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cyconv import Network, layers
-from tests.reference import same_pads
+from tests.reference import reach, same_pads
 
 onnx = pytest.importorskip("onnx")
 
@@ -73,10 +73,10 @@ def on_images(layer, x, *arrays):
     return np.moveaxis(forward(layer, np.moveaxis(x, 1, -1), *arrays), -1, 1)
 
 
-def placing(attributes, kernel, sizes):
-    """Return the arguments of a layer that say where its windows are."""
+def placing(attributes, extents, sizes):
+    """Return the stride and padding of windows of such extents on images of such sizes."""
     strides = attributes.get("strides", [1, 1])
-    same = [same_pads(*axis) for axis in zip(sizes, kernel, strides, strict=True)]
+    same = [same_pads(*axis) for axis in zip(sizes, extents, strides, strict=True)]
     top, left, bottom, right = attributes.get("pads", [0, 0, 0, 0])
     padding = {
         b"NOTSET": ((top, bottom), (left, right)),
@@ -89,10 +89,12 @@ def placing(attributes, kernel, sizes):
 
 def conv(attributes, x, weight, *bias):
     F, _, *kernel = weight.shape
-    arguments = placing(attributes, kernel, x.shape[2:])
-    layer = layers.Conv2D(F, tuple(kernel), **arguments)
+    dilation = tuple(attributes.get("dilations", [1, 1]))
+    arguments = placing(attributes, reach(kernel, dilation), x.shape[2:])
+    arguments |= {"dilation": dilation, "groups": attributes.get("group", 1), "bias": bool(bias)}
+    layer = layers.Conv2D(F, tuple(kernel), **arguments, rounding="floor")
     weight = weight.transpose(2, 3, 1, 0)
-    return on_images(layer, x, weight, *(bias or [0]))
+    return on_images(layer, x, weight, *bias)
 
 
 def pool(make, attributes, x):
