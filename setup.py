@@ -126,7 +126,7 @@ BUILDS_OF_KERNELS = {
         "-mavx512vl",
     ],
 }
-ONCE = ("cpu", "op")
+ONCE = ("blas", "cpu", "op")
 
 
 def has_levels():

@@ -47,7 +47,7 @@ def architecture(network: Network) -> dict[str, Any]:
     return {
         "input_shape": network.input_shape,
         "seed": network.seed,
-        "steps": network._steps,
+        "steps": network.steps,
         "dtype": str(network._parameters.dtype),
         "layers": [_describe(layer) for layer in network.layers],
     }
@@ -59,9 +59,10 @@ def restored(header: dict[str, Any], tensors: dict[str, np.ndarray], make: Make,
     layers = [_make(description, named) for description in header["layers"]]
     _check_shapes(layers, shape, header["dtype"], tensors)
     network = make(layers, shape, header["seed"], header["dtype"])
-    network._steps = integer(header["steps"], "Network", "steps", 0)
-    if network._steps >= MOST_STEPS:
-        raise ValueError(f"it has taken {network._steps} steps")
+    steps = integer(header["steps"], "Network", "steps", 0)
+    if steps >= MOST_STEPS:
+        raise ValueError(f"it has taken {steps} steps")
+    network._steps[0] = steps
     for name, target in (network.parameters() | network.state()).items():
         target[...] = tensors[name]
     return network

@@ -71,7 +71,7 @@ def interface(network: Network) -> str:
 
 
 def _output(network) -> str:
-    return "probabilities" if network._ends_with_softmax() else "output"
+    return "probabilities" if network.ends_with_softmax else "output"
 
 
 def _graph(network) -> Graph:

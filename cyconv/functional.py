@@ -7,7 +7,6 @@ is the NHWC output. float32 is the fast path; float64 works everywhere.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from cyconv import checks, tuning
 from cyconv._core import of
 from cyconv.geometry import Geometry, Padding, Pair, Placing, Rounding, divides, integer, resolve
-from cyconv.threads import get_num_threads, one_blas_thread
+from cyconv.threads import get_num_threads
 
 
 def im2col(
@@ -152,8 +151,7 @@ def conv2d(
         tile = tile_rows(geometry, rows, x.itemsize) if columns else least_rows(geometry, F)
         threads = min(get_num_threads(), -(-rows // tile))
         cols = scratch_columns(geometry, tile if columns else 0, threads, x.dtype, "conv2d")
-        with one_blas_thread() if columns else nullcontext():
-            conv.conv2d(x, weight, bias, y, cols, geometry._asdict(), tile, threads)
+        conv.conv2d(x, weight, bias, y, cols, geometry._asdict(), tile, threads)
     return y
 
 
@@ -214,10 +212,9 @@ def conv2d_backward(
     cols = scratch_columns(geometry, tile, threads, x.dtype, "conv2d_backward")
     transposed = weight.reshape(-1, F).T if need_dx else weight.reshape(F, -1)
     transposed = np.ascontiguousarray(transposed)
-    with one_blas_thread():
-        of(x.dtype).conv.conv2d_backward(
-            dy, x, weight, transposed, dx, lanes, cols, geometry._asdict(), height, tile, threads
-        )
+    of(x.dtype).conv.conv2d_backward(
+        dy, x, weight, transposed, dx, lanes, cols, geometry._asdict(), height, tile, threads
+    )
     total = np.empty(lanes.shape[1], x.dtype)
     of(x.dtype).elementwise.add_up(lanes, total, threads)
     return dx, total[: weight.size].reshape(weight.shape), total[weight.size :]

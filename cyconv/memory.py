@@ -191,7 +191,7 @@ class Memory:
         rows = most if program.sums else 1
         self.sums = np.empty((rows, max(1, program.sums)))
         self.batch = self._kernels.stage.Batch(
-            *program.arenas, self._memory, self.sums, images, threads
+            *program.arenas[:3], self._memory, self.sums, images, threads
         )
         self._x: np.ndarray | None = None
         self._kept: dict[Any, Any] = {}

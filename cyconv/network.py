@@ -86,15 +86,17 @@ class Network:
         )
         self._gradients[...] = 0
         first = first_state = 0
-        arenas = Arenas(self._parameters, self._gradients, self._state)
+        self._steps = np.zeros(1, np.int64)  # in training so far
+        self._arenas = Arenas(self._parameters, self._gradients, self._state, self._steps)
         for index, layer in enumerate(self.layers):
-            layer.bind(*arenas, first, first_state)
+            layer.bind(*self._arenas[:3], first, first_state)
             # A stream for each layer: its start does not depend on the layers before it.
             layer.initialize(index, self.seed)
             first, first_state = first + layer.size, first_state + layer.state_size
-        self._passes = Passes(self.layers, self.input_shape, arenas, "Network")
+        self._passes = Passes(self.layers, self.input_shape, self._arenas, "Network")
+        last = self.layers[-1]
+        self.ends_with_softmax = isinstance(last, Softmax) and last.is_described
         self._training = threading.Lock()
-        self._steps = 0  # in training so far: what random numbers are counted by
 
     def _set_up_layers(self) -> tuple[int, ...]:
         """Build each layer for the output of the one before, or none; return the last output."""
@@ -110,6 +112,15 @@ class Network:
                 layer.reset()
             raise
         return shape
+
+    @property
+    def steps(self) -> int:
+        """Number of training steps taken: what `Dropout` counts its random numbers by."""
+        return int(self._steps[0])
+
+    @property
+    def _counted(self) -> tuple[int, int]:
+        return self.seed, self.steps
 
     @property
     def classes(self) -> int:
@@ -161,7 +172,7 @@ class Network:
         training = checks.flag(training, "Network.forward", "training")
         x = self._floats(self._images(x, "Network.forward"))
         x = x.astype(np.result_type(x, self._parameters), copy=False)
-        return self._passes.forward(x, training, (self.seed, self._steps))
+        return self._passes.forward(x, training, self._counted)
 
     def backward(self, dy: ArrayLike) -> np.ndarray:
         """Return the gradient with respect to the input; those of the parameters are overwritten.
@@ -221,20 +232,18 @@ class Network:
         loss = CrossEntropy() if loss is None else loss
         x = self._computed(x)
         with self._training:
-            value, state = self._passes.step(x, labels, loss, (self.seed, self._steps))
+            value, state = self._passes.step(x, labels, loss, self._counted)
             if not math.isfinite(value):
                 raise FloatingPointError(
                     f"{who}: the loss is {value}{place}; this step is not taken; look for NaN or "
                     "infinity in the data, or lower the learning rate"
                 )
-            optimizer.step(self._parameters, self._gradients)
-            self._state[...] = state
-            self._steps += 1
+            of(self._state.dtype).stage.take_step(optimizer, self._arenas, state)
         return value
 
     def _logits(self, x) -> np.ndarray:
         """Return what goes into the Softmax at the end, or the output where there is none."""
-        return self._passes.logits(self._computed(x), self._ends_with_softmax())
+        return self._passes.logits(self._computed(x), self.ends_with_softmax)
 
     def _computed(self, x) -> np.ndarray:
         """Return images in the element type that they are computed in, or as pixels."""
@@ -364,25 +373,17 @@ class Network:
         """
         layers = [layer.fresh() for layer in self.layers]
         arguments = (layers, self.input_shape, self.seed, str(self._parameters.dtype))
-        return type(self), arguments, (self._parameters, self._state, self._steps)
+        return type(self), arguments, (self._parameters, self._state, self.steps)
 
     def __setstate__(self, kept) -> None:
-        self._parameters[...], self._state[...], self._steps = kept
-
-    def _arenas(self) -> tuple[np.ndarray, ...]:
-        """Return all that training changes, as flat arrays."""
-        return self._parameters, self._state
+        self._parameters[...], self._state[...], self._steps[...] = kept
 
     def __repr__(self) -> str:
         layers = ", ".join(map(repr, self.layers))
         return f"Network([{layers}], input_shape={self.input_shape}, seed={self.seed})"
 
-    def _ends_with_softmax(self) -> bool:
-        last = self.layers[-1]
-        return isinstance(last, Softmax) and last.is_described
-
     def _needs_softmax(self, who: str) -> None:
-        if not self._ends_with_softmax() or len(self.output_shape) != 1:
+        if not self.ends_with_softmax or len(self.output_shape) != 1:
             raise ValueError(
                 f"{who}: the network must end with Softmax() on a flat output, got "
                 f"{self.layers[-1]!r} with output shape {checks.shape_text(self.output_shape)}"

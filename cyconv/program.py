@@ -21,15 +21,19 @@ from cyconv._core import of
 from cyconv.losses import total
 from cyconv.memory import Memory, Places, whole_lines
 from cyconv.stages import Blocks, ByLayer, LayerOperation
-from cyconv.threads import get_num_threads, one_blas_thread
+from cyconv.threads import get_num_threads
 
 
 class Arenas(NamedTuple):
-    """All parameters of a network, their gradients, and its state that is not trained, flat."""
+    """All parameters of a network, their gradients, and its state that is not trained, flat.
+
+    `steps` counts those in training, of shape (1,), int64: random numbers are counted by it.
+    """
 
     parameters: np.ndarray
     gradients: np.ndarray
     state: np.ndarray
+    steps: np.ndarray
 
 
 @dataclass(eq=False)
@@ -223,17 +227,15 @@ class Program:
         `x` has the shape (N, inputs); uint8 is divided by 255.
         """
         memory.take(x)
-        with one_blas_thread():
-            for stage in self.stages:
-                stage.forward(memory)
+        for stage in self.stages:
+            stage.forward(memory)
         return memory.array(self.places.value(self.output)).copy()
 
     def backward(self, dy: np.ndarray, memory: Memory) -> np.ndarray:
         """Write the gradients of the parameters, and return that of the input."""
         memory.array(self.places.gradient(self.output))[...] = dy
-        with one_blas_thread():
-            for stage in reversed(self.stages):
-                stage.backward(memory)
+        for stage in reversed(self.stages):
+            stage.backward(memory)
         return memory.array(self.places.gradient(0)).copy()
 
     def predict(self, x: np.ndarray) -> np.ndarray:
@@ -270,12 +272,11 @@ class Program:
         scale = memory.take_labels(labels, loss, self.sizes[self.output])
         memory.batch.count(*counted)
         *before, last = self.stages
-        with one_blas_thread():
-            for stage in before:
-                stage.forward(memory)
-            losses = last.both(memory)
-            for stage in reversed(before):
-                stage.backward(memory)
+        for stage in before:
+            stage.forward(memory)
+        losses = last.both(memory)
+        for stage in reversed(before):
+            stage.backward(memory)
         return total(losses, scale), self.moved_state(memory)
 
     def moved_state(self, memory: Memory) -> np.ndarray:

@@ -1,14 +1,14 @@
-"""How many threads the kernels use, and one thread for BLAS inside them."""
+"""How many threads the kernels use, and whose BLAS has one thread inside them."""
 
 from __future__ import annotations
 
+import ctypes
 import os
-import threading
 from pathlib import Path
-from typing import Any
 
 import threadpoolctl
 
+from cyconv._core import blas
 from cyconv.geometry import integer
 
 _count: int | None = None  # None until set or first asked for
@@ -88,65 +88,31 @@ def _after_fork() -> None:
     global _count, _forked, _blas
     _forked = True
     _count = 1
-    _blas = _OneBlasThread()
+    def _thread_functions() -> list[tuple[int, int]]:
+    """Return where in memory the functions are that return and set BLAS's number of threads.
 
-
-class _OneBlasThread:
-    """Limit SciPy's BLAS to one thread while any kernel runs, and give it back afterwards.
-
-    The limit belongs to the process, so entries are counted: the first one sets it and the last
-    one restores it. Other BLAS libraries in the process, NumPy's or PyTorch's, are left alone.
+    Other BLAS libraries in the process than SciPy's, NumPy's or PyTorch's, are left alone.
     """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._inside = 0
-        self._libraries: list[Any] | None = None
-        self._before: list[int] = []
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if self._libraries is None:
-                self._libraries = scipy_blas()
-            self._inside += 1
-            if self._inside == 1:
-                self._before = [library.get_num_threads() for library in self._libraries]
-                self._set([1] * len(self._libraries))
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            if self._inside == 0:
-                self._set(self._before)
-
-    def _set(self, counts) -> None:
-        for library, before, count in zip(self._libraries or (), self._before, counts, strict=True):
-            if before != 1:
-                # threadpoolctl obeys one Python thread only, until it is told to forget it.
-                forget = getattr(library, "clear_controlling_thread", lambda force: None)
-                forget(force=True)
-                library.set_num_threads(count)
-                forget(force=True)
+    found = []
+    for library in scipy_blas():
+        for get, set_ in _NAMES:
+            functions = [getattr(library.dynlib, name, None) for name in (get, set_)]
+            if None not in functions:
+                found.append(tuple(ctypes.cast(each, ctypes.c_void_p).value for each in functions))
+                break
+    return found
 
 
-def scipy_blas() -> list:
-    """Return threadpoolctl's handles of the BLAS that SciPy was built with."""
-    blas = [
-        library
-        for library in threadpoolctl.ThreadpoolController().lib_controllers
-        if library.user_api == "blas"
-    ]
-    own = [library for library in blas if "scipy" in Path(library.filepath).parent.name]
-    return own or blas
-
-
-_blas = _OneBlasThread()
-
-
-def one_blas_thread() -> _OneBlasThread:
-    """Return the context in which kernels that call BLAS run."""
-    return _blas
-
+_NAMES = [
+    *(
+        (f"{prefix}openblas_get_num_threads{suffix}", f"{prefix}openblas_set_num_threads{suffix}")
+        for prefix in ("", "scipy_")
+        for suffix in ("", "64_", "_64")
+    ),
+    ("MKL_Get_Max_Threads", "MKL_Set_Num_Threads"),
+    ("flexiblas_get_num_threads", "flexiblas_set_num_threads"),
+]
+blas.look_with(_thread_functions)
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)

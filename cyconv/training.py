@@ -83,7 +83,7 @@ class Callback:
 
 def arenas(network: Network) -> Arenas:
     """Return the flat arrays that training changes: the parameters, and the untrained state."""
-    return network._arenas()
+    return network._parameters, network._state
 
 
 class KeepBest(Callback):

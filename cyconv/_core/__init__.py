@@ -8,6 +8,7 @@ them. One more build computes in double. `of(dtype)` returns the modules of a bu
 
 import os
 from contextlib import contextmanager
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pkgutil import iter_modules
@@ -61,15 +62,17 @@ def _load(build: str) -> SimpleNamespace:
 
 
 with _patience():
+    from cyconv._core import blas
     from cyconv._core.cpu import HAS_OPENMP, LEVEL
 
     SIMD = _choose(os.environ.get("CYCONV_SIMD", "").lower(), LEVEL)
     _builds = {"float32": _load(SIMD), "float64": _load("double")}
 
 
+@cache
 def of(dtype) -> SimpleNamespace:
     """Return the kernels that compute in `dtype`, float32 or float64: modules by their names."""
     return _builds[str(dtype)]
 
 
-__all__ = ["HAS_OPENMP", "LEVELS", "SIMD", "of"]
+__all__ = ["HAS_OPENMP", "LEVELS", "SIMD", "blas", "of"]

@@ -2,6 +2,7 @@
 
 from cython.parallel cimport prange, threadid
 
+from cyconv._core.blas cimport enter, leave
 from cyconv._core.block cimport conv_backward, conv_forward
 from cyconv._core.columns cimport Window, col2im_rows, im2col_rows, is_identity, zero
 from cyconv._core.depthwise cimport is_depthwise
@@ -68,12 +69,14 @@ def conv2d(
     # are many. Tiles, and the order of a pixel's sum, are the same in any piece, and so the bits.
     cdef Py_ssize_t piece = min(16 * window.OH, rows // (4 * threads)) // tile * tile
     piece = max(piece, tile)
+    enter()
     for t in prange((rows + piece - 1) // piece, nogil=True, schedule="dynamic",
                     num_threads=threads):
         first = t * piece
         conv_forward(&x[0, 0, 0, 0], &weight[0, 0, 0, 0], &bias[0], &y[0, 0, 0, 0],
                      &cols[threadid(), 0], &window, weight.shape[3], 1,
                      first, min(first + piece, rows), tile)
+    leave()
 
 
 cdef void backward_lane(
@@ -127,9 +130,11 @@ def conv2d_backward(
     if height < window.OH:
         for line in prange(lines, nogil=True, schedule="static", num_threads=threads):
             zero(dx_or_null + line * window.W * window.pitch, window.W * window.pitch)
+    enter()
     for phase in range(2 if height < window.OH else 1):
         for lane in prange(lanes.shape[0], nogil=True, schedule="dynamic", num_threads=threads):
             backward_lane(&dy[0, 0, 0, 0], &x[0, 0, 0, 0], &weight[0, 0, 0, 0],
                           &transposed[0, 0], dx_or_null, &lanes[lane, 0], &cols[threadid(), 0],
                           &window, weight.shape[3], x.shape[0], height, tile, lane,
                           lanes.shape[0], phase)
+    leave()

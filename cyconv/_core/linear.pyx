@@ -7,6 +7,7 @@ the number of threads.
 
 from cython.parallel cimport prange, threadid
 
+from cyconv._core.blas cimport enter, leave
 from cyconv._core.gemm cimport gemm
 from cyconv._core.pointwise cimport bias_leaky_relu, column_sums
 from cyconv._core.products cimport fills_vectors, multiply, transpose
@@ -45,10 +46,12 @@ def forward(
     Parallel over: tiles of `tile` columns of y. Retains: nothing.
     """
     cdef Py_ssize_t t, f, F = weight.shape[1]
+    enter()
     for t in prange((F + tile - 1) // tile, nogil=True, schedule="dynamic", num_threads=threads):
         f = t * tile
         forward_tile(&x[0, 0], &weight[0, f], &bias[f], &y[0, f], x.shape[0], x.shape[1], F,
                      min(tile, F - f), <real> slope)
+    leave()
 
 
 cdef void weight_tile(
@@ -114,6 +117,7 @@ def backward(
             n = t * panel
             transpose(&dy[n, 0], &dy_transposed[0] + n * F, min(panel, N - n), F,
                       min(panel, N - n))
+    enter()
     for t in prange((1 if dx is None else 2) * tiles + 1, nogil=True, schedule="dynamic",
                     num_threads=threads):
         k = (t % tiles) * tile
@@ -126,3 +130,4 @@ def backward(
                        &dx_transposed[threadid(), 0], N, K, F, min(tile, K - k), panel)
         else:
             column_sums(&dy[0, 0], &dbias[0], N, F, False)
+    leave()
