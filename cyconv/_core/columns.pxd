@@ -30,8 +30,8 @@ cdef inline bint is_identity(const Window* g) noexcept nogil:
 
 
 cdef inline bint has_runs(const Window* g) noexcept nogil:
-    """Tell whether the taps (kw, c) of one kh are neighbours in the image."""
-    return g.pitch == g.C and (g.dilation_w == 1 or g.KW == 1)
+    """Tell whether the taps (kw, c) of one kh are neighbours in the image, and so are the lines."""
+    return g.pitch == g.C and g.dilation_h == 1 and g.dilation_w == 1
 
 
 cdef inline void copy(real* target, const real* source, Py_ssize_t n) noexcept nogil:
@@ -73,16 +73,6 @@ cdef inline Py_ssize_t clamp(Py_ssize_t value, Py_ssize_t low, Py_ssize_t high) 
     return low if value < low else high if value > high else value
 
 
-cdef inline Py_ssize_t first_tap(Py_ssize_t start, const Window* g) noexcept nogil:
-    """Return the first kh of a window that begins at the line `start` that is not above the image.
-
-    Called with start - H, it returns the first one that is below the image.
-    """
-    if g.dilation_h > 1 and start < 0:
-        start = -((g.dilation_h - 1 - start) // g.dilation_h)
-    return clamp(-start, 0, g.KH)
-
-
 cdef inline Py_ssize_t inside_begin(const Window* g) noexcept nogil:
     """Return the first output pixel of a row whose window does not begin left of the image."""
     return min(g.OW, (g.pad_left + g.stride_w - 1) // g.stride_w)
@@ -94,7 +84,7 @@ cdef inline Py_ssize_t inside_end(const Window* g) noexcept nogil:
     return clamp(room // g.stride_w + 1 if room >= 0 else 0, inside_begin(g), g.OW)
 
 
-cdef inline kernel im2col_rows(
+cdef inline void im2col_rows(
     const real* x, real* cols, const Window* g, Py_ssize_t first, Py_ssize_t last,
 ) noexcept nogil:
     """cols[(n, oh, ow), (kh, kw, c)] = x[n, ih, iw, c], zero outside the image.
@@ -103,11 +93,34 @@ cdef inline kernel im2col_rows(
     Writes: every element of cols, zeros included.   Aliasing: x and cols must not overlap.
     Parallel over: nothing.                          Retains: nothing.
     """
+    if has_runs(g):
+        im2col_runs(x, cols, g, first, last)
+    else:
+        im2col_taps(x, cols, g, first, last)
+
+
+cdef inline void col2im_rows(
+    const real* cols, real* x, const Window* g, Py_ssize_t first, Py_ssize_t last,
+) noexcept nogil:
+    """x[n, ih, iw, c] += cols[(n, oh, ow), (kh, kw, c)] for every tap inside the image.
+
+    What im2col_rows copies, this adds back.
+    Writes: the pixels under the rows, which must hold numbers already.
+    Aliasing: x and cols must not overlap.   Parallel over: nothing.   Retains: nothing.
+    """
+    if has_runs(g):
+        col2im_runs(cols, x, g, first, last)
+    else:
+        col2im_taps(cols, x, g, first, last)
+
+
+cdef inline kernel im2col_runs(
+    const real* x, real* cols, const Window* g, Py_ssize_t first, Py_ssize_t last,
+) noexcept nogil:
+    """What im2col_rows does where taps are neighbours, in runs of KW*C floats."""
     # Called with a number, it is compiled for runs of that length.
     cdef Py_ssize_t run = g.KW * g.C
-    if not has_runs(g):
-        im2col_taps(x, cols, g, first, last)
-    elif run == 8:
+    if run == 8:
         copy_runs(x, cols, g, first, last, 8)
     elif run == 24:
         copy_runs(x, cols, g, first, last, 24)
@@ -123,17 +136,16 @@ cdef inline void copy_runs(
     const real* x, real* cols, const Window* g, Py_ssize_t first, Py_ssize_t last,
     Py_ssize_t run,
 ) noexcept nogil:
-    cdef Py_ssize_t line = g.dilation_h * g.W * g.C, step = g.stride_w * g.C, taps = g.KH * run
+    cdef Py_ssize_t line = g.W * g.C, step = g.stride_w * g.C, taps = g.KH * run
     cdef Py_ssize_t begin = inside_begin(g), end = inside_end(g)
     cdef Py_ssize_t row, ow, ih, kh, top, bottom
     cdef const real* corner
     cdef const real* source
     for row in range(first, last):
         ih = row % g.OH * g.stride_h - g.pad_top
-        top = first_tap(ih, g)               # the taps top <= kh < bottom lie inside the image
-        bottom = max(first_tap(ih - g.H, g), top)
-        # The line of the first such tap.
-        corner = x + ((row // g.OH) * g.H + ih + top * g.dilation_h) * g.W * g.C
+        top = clamp(-ih, 0, g.KH)            # the taps top <= kh < bottom lie inside the image
+        bottom = clamp(g.H - ih, top, g.KH)
+        corner = x + ((row // g.OH) * g.H + ih + top) * line   # the line of the first such tap
         if bottom - top < g.KH:
             zero(cols, g.OW * taps)
         for ow in range(begin):
@@ -160,22 +172,18 @@ cdef inline void copy_part(
         zero(cols + kh * run, left * g.C)
         copy(cols + kh * run + left * g.C, source, (right - left) * g.C)
         zero(cols + kh * run + right * g.C, (g.KW - right) * g.C)
-        source += g.dilation_h * g.W * g.C
+        source += g.W * g.C
 
 
-cdef inline kernel col2im_rows(
+cdef inline kernel col2im_runs(
     const real* cols, real* x, const Window* g, Py_ssize_t first, Py_ssize_t last,
 ) noexcept nogil:
-    """x[n, ih, iw, c] += cols[(n, oh, ow), (kh, kw, c)] for every tap inside the image.
+    """What col2im_rows does where taps are neighbours.
 
-    The loop of im2col_rows read backwards: where it copied, this adds.
-    Writes: the pixels under the rows, which must hold numbers already.
-    Aliasing: x and cols must not overlap.   Parallel over: nothing.   Retains: nothing.
+    The loop of im2col_runs read backwards: where it copied, this adds.
     """
     cdef Py_ssize_t run = g.KW * g.C
-    if not has_runs(g):
-        col2im_taps(cols, x, g, first, last)
-    elif run == 24:
+    if run == 24:
         add_runs(cols, x, g, first, last, 24)
     elif run == 32:
         add_runs(cols, x, g, first, last, 32)
@@ -189,16 +197,16 @@ cdef inline void add_runs(
     const real* cols, real* x, const Window* g, Py_ssize_t first, Py_ssize_t last,
     Py_ssize_t run,
 ) noexcept nogil:
-    cdef Py_ssize_t line = g.dilation_h * g.W * g.C, step = g.stride_w * g.C, taps = g.KH * run
+    cdef Py_ssize_t line = g.W * g.C, step = g.stride_w * g.C, taps = g.KH * run
     cdef Py_ssize_t begin = inside_begin(g), end = inside_end(g)
     cdef Py_ssize_t row, ow, ih, kh, top, bottom
     cdef real* corner
     cdef real* target
     for row in range(first, last):
         ih = row % g.OH * g.stride_h - g.pad_top
-        top = first_tap(ih, g)
-        bottom = max(first_tap(ih - g.H, g), top)
-        corner = x + ((row // g.OH) * g.H + ih + top * g.dilation_h) * g.W * g.C
+        top = clamp(-ih, 0, g.KH)
+        bottom = clamp(g.H - ih, top, g.KH)
+        corner = x + ((row // g.OH) * g.H + ih + top) * line
         for ow in range(begin):
             add_part(cols + ow * taps, corner, g, ow, top, bottom)
         for ow in range(begin, end):
@@ -222,51 +230,47 @@ cdef inline void add_part(
     cdef real* target = corner + (iw + left) * g.C
     for kh in range(top, bottom):
         add(target, cols + kh * run + left * g.C, (right - left) * g.C)
-        target += g.dilation_h * g.W * g.C
+        target += g.W * g.C
 
 
 cdef inline kernel im2col_taps(
     const real* x, real* cols, const Window* g, Py_ssize_t first, Py_ssize_t last,
 ) noexcept nogil:
-    """What im2col_rows does, tap by tap.
-
-    Writes: every element of cols, zeros included.   Aliasing: x and cols must not overlap.
-    Parallel over: nothing.                          Retains: nothing.
-    """
-    cdef Py_ssize_t row, ow, kh, kw, ih, iw
-    cdef const real* line
+    """What im2col_rows does with any geometry, tap by tap."""
+    cdef Py_ssize_t W = g.W, C = g.C, pitch = g.pitch, row, ow, kh, kw, top, left, ih, iw
+    cdef const real* image
     for row in range(first, last):
+        top = row % g.OH * g.stride_h - g.pad_top
+        image = x + row // g.OH * g.H * W * pitch
         for ow in range(g.OW):
+            left = ow * g.stride_w - g.pad_left
             for kh in range(g.KH):
-                ih = row % g.OH * g.stride_h - g.pad_top + kh * g.dilation_h
-                line = x + (row // g.OH * g.H + ih) * g.W * g.pitch
+                ih = top + kh * g.dilation_h
                 for kw in range(g.KW):
-                    iw = ow * g.stride_w - g.pad_left + kw * g.dilation_w
-                    if ih < 0 or ih >= g.H or iw < 0 or iw >= g.W:
-                        zero(cols, g.C)
+                    iw = left + kw * g.dilation_w
+                    if ih < 0 or ih >= g.H or iw < 0 or iw >= W:
+                        zero(cols, C)
                     else:
-                        copy(cols, line + iw * g.pitch, g.C)
-                    cols += g.C
+                        copy(cols, image + (ih * W + iw) * pitch, C)
+                    cols += C
 
 
 cdef inline kernel col2im_taps(
     const real* cols, real* x, const Window* g, Py_ssize_t first, Py_ssize_t last,
 ) noexcept nogil:
-    """What col2im_rows does, tap by tap.
-
-    Writes: the pixels under the rows, which must hold numbers already.
-    Aliasing: x and cols must not overlap.   Parallel over: nothing.   Retains: nothing.
-    """
-    cdef Py_ssize_t row, ow, kh, kw, ih, iw
-    cdef real* line
+    """What col2im_rows does with any geometry, tap by tap."""
+    cdef Py_ssize_t W = g.W, C = g.C, pitch = g.pitch, row, ow, kh, kw, top, left, ih, iw
+    cdef real* image
     for row in range(first, last):
+        top = row % g.OH * g.stride_h - g.pad_top
+        image = x + row // g.OH * g.H * W * pitch
         for ow in range(g.OW):
+            left = ow * g.stride_w - g.pad_left
             for kh in range(g.KH):
-                ih = row % g.OH * g.stride_h - g.pad_top + kh * g.dilation_h
-                line = x + (row // g.OH * g.H + ih) * g.W * g.pitch
+                ih = top + kh * g.dilation_h
                 for kw in range(g.KW):
-                    iw = ow * g.stride_w - g.pad_left + kw * g.dilation_w
-                    # forward: cols[:C] = line[iw*pitch :]
-                    if 0 <= ih < g.H and 0 <= iw < g.W:
-                        add(line + iw * g.pitch, cols, g.C)
-                    cols += g.C
+                    iw = left + kw * g.dilation_w
+                    # forward: cols[:C] = image[(ih*W + iw)*pitch :]
+                    if 0 <= ih < g.H and 0 <= iw < W:
+                        add(image + (ih * W + iw) * pitch, cols, C)
+                    cols += C
