@@ -33,10 +33,6 @@ cdef extern from *:
         if (n == CYCONV_PACK)
             return *(const cyconv_pack *) p;
     #if CYCONV_VECTORS
-    #if CYCONV_PACK == 8
-        if (n == 4)   /* the masked store takes some processors twelve times as long */
-            return (cyconv_pack) _mm256_zextps128_ps256(_mm_loadu_ps(p));
-    #endif
         return cyconv_load_part(p, n);
     #elif defined(__GNUC__)
         cyconv_pack v = {0};
@@ -53,13 +49,22 @@ cdef extern from *:
             *(cyconv_pack *) p = v;
             return;
         }
-    #if CYCONV_VECTORS
-    #if CYCONV_PACK == 8
-        if (n == 4) {
-            _mm_storeu_ps(p, _mm256_castps256_ps128((__m256) v));
-            return;
+    #if CYCONV_VECTORS && CYCONV_PACK == 8
+        /* A masked store of 256 bits takes some processors twelve cycles. */
+        __m128 half = _mm256_castps256_ps128((__m256) v);
+        if (n & 4) {
+            _mm_storeu_ps(p, half);
+            half = _mm256_extractf128_ps((__m256) v, 1);
+            p += 4;
         }
-    #endif
+        if (n & 2) {
+            _mm_storel_pi((__m64 *) p, half);
+            half = _mm_movehl_ps(half, half);
+            p += 2;
+        }
+        if (n & 1)
+            _mm_store_ss(p, half);
+    #elif CYCONV_VECTORS
         cyconv_store_part(p, v, n);
     #elif defined(__GNUC__)
         for (ptrdiff_t i = 0; i < n; i++)
@@ -97,9 +102,9 @@ cdef extern from *:
     #if CYCONV_VECTORS && CYCONV_PACK == 16
     static inline cyconv_pack cyconv_pack_larger(cyconv_pack a, cyconv_pack b)
     {
-        /* vmaxps returns b if one of the two is NaN */
+        /* vmaxps returns its second operand if they are equal or one is NaN */
         return (cyconv_pack) _mm512_mask_mov_ps(
-            _mm512_max_ps(a, b), _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), a);
+            _mm512_max_ps(b, a), _mm512_cmp_ps_mask(b, b, _CMP_UNORD_Q), b);
     }
     static inline __mmask16 cyconv_pack_found(cyconv_pack x, cyconv_pack y)
     {
@@ -114,7 +119,7 @@ cdef extern from *:
     {
     #if CYCONV_VECTORS
         return (cyconv_pack) _mm256_blendv_ps(
-            _mm256_max_ps(a, b), a, _mm256_cmp_ps(a, a, _CMP_UNORD_Q));
+            _mm256_max_ps(b, a), b, _mm256_cmp_ps(b, b, _CMP_UNORD_Q));
     #else
         cyconv_pack_mask second = (b > a) | (b != b);
         return CYCONV_PICK(second, b, a);

@@ -4,6 +4,8 @@ Taps outside the image are left out: they count as minus infinity for the maximu
 for the mean. The geometry lets each window hold a pixel (cyconv.geometry.pooling_window).
 """
 
+from libc.math cimport INFINITY
+
 from cyconv._core.axis cimport Axis, Taps, axis_across, axis_down, taps_at
 from cyconv._core.columns cimport Window, zero
 from cyconv._core.kernel cimport kernel
@@ -157,7 +159,7 @@ cdef inline void channels(
     cdef Py_ssize_t C = p.g.C, line = p.g.W * C, kh, kw
     cdef pack total, share
     if which == MAX_FORWARD:
-        total = pack_load(p.x + at, n)
+        total = pack_fill(<real> -INFINITY)
         for kh in range(height):
             for kw in range(width):
                 total = pack_larger(total, pack_load(p.x + at + kh * line + kw * C, n))
