@@ -145,4 +145,4 @@ class Passes:
         self._fetch(x.dtype)
         value, state = program.step(x.reshape(len(x), -1), labels, loss, counted)
         self._bring(program.dtype)
-        return value, state
+        return value, state.astype(self._arenas.state.dtype, copy=False)

@@ -85,10 +85,29 @@ def available_cores() -> int:
 
 
 def _after_fork() -> None:
-    global _count, _forked, _blas
+    global _count, _forked
     _forked = True
     _count = 1
-    def _thread_functions() -> list[tuple[int, int]]:
+    blas.reset()
+
+
+def one_blas_thread() -> blas.OneThread:
+    """Return a context in which BLAS has one thread, as it has while a kernel runs."""
+    return blas.OneThread()
+
+
+def scipy_blas() -> list:
+    """Return threadpoolctl's handles of the BLAS that SciPy was built with."""
+    libraries = [
+        library
+        for library in threadpoolctl.ThreadpoolController().lib_controllers
+        if library.user_api == "blas"
+    ]
+    own = [library for library in libraries if "scipy" in Path(library.filepath).parent.name]
+    return own or libraries
+
+
+def _thread_functions() -> list[tuple[int, int]]:
     """Return where in memory the functions are that return and set BLAS's number of threads.
 
     Other BLAS libraries in the process than SciPy's, NumPy's or PyTorch's, are left alone.
@@ -113,6 +132,7 @@ _NAMES = [
     ("flexiblas_get_num_threads", "flexiblas_set_num_threads"),
 ]
 blas.look_with(_thread_functions)
+
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)

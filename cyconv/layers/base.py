@@ -290,9 +290,8 @@ class Layer:
             child.bind(parameters, gradients, state, first, first_state)
             first += child.size
             first_state += child.state_size
-        self._passes = Passes(
-            [_Own(self)], self.input_shape, Arenas(parameters, gradients, state), self.who
-        )
+        arenas = Arenas(parameters, gradients, state, np.zeros(1, np.int64))
+        self._passes = Passes([_Own(self)], self.input_shape, arenas, self.who)
 
     def _own(self, trained):
         return [each for each in (self._declared or {}).values() if each.trained == trained]
