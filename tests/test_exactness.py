@@ -22,7 +22,7 @@ from tests.test_network import (
     loss_and_gradients,
     relative_error_bound,
 )
-from tests.zoo import ALL_NETWORKS, batch, network
+from tests.zoo import ALL_NETWORKS, Still, batch, network
 
 DTYPES = (np.float32, np.float64)
 RUNS = tuple(itertools.product(DTYPES, (1, 3)))  # element type and threads
@@ -174,13 +174,6 @@ def test_adjoint_identities_are_exact(count, figure):
         assert dot(columns, cols) == dot(x, image), case
         assert dot(y, dy) == dot(x, dx) == dot(weight, dweight), case
     figure("adjoint identities, exact", geometries)
-
-
-class Still:
-    """An optimizer that leaves the parameters as they are."""
-
-    def step(self, parameters, gradients):
-        pass
 
 
 CUTS = {

@@ -52,6 +52,13 @@ class Gain(Layer):
         return dy * self.parameters["gain"].astype(dy.dtype)
 
 
+class Still:
+    """An optimizer that leaves the parameters as they are."""
+
+    def step(self, parameters, gradients):
+        pass
+
+
 class Row(NamedTuple):
     """A row of a table: how its layer or layers are made, and the shape of a sample.
 

@@ -263,7 +263,11 @@ def test_a_training_run_without_one_of_its_parts_is_refused(trained, tmp_path):
         part = {key: value for key, value in tensors.items() if key != name}
         refused(path, container.encode(part, header), load_training)
         one = tensors[name]
-        others = (one[..., np.newaxis], one.astype(np.float64), one[:1] if one.ndim else one - 7)
+        others = (
+            one[..., np.newaxis],
+            one.astype(np.float64),
+            np.ones(one.size + 1) if one.ndim else one - 7,
+        )
         for other in others:
             changed = {**tensors, name: other}
             refused(path, container.encode(changed, header), load_training)

@@ -7,6 +7,13 @@ from cyconv._core.philox cimport GROUPS, philox
 from cyconv._core.real cimport real
 
 
+def numbers(uint64_t key, uint32_t first, uint32_t image, uint32_t step, uint32_t stream):
+    """Return what `philox` writes, as a list."""
+    cdef uint32_t[4 * GROUPS] drawn
+    philox(drawn, key, first, image, step, stream)
+    return [drawn[i] for i in range(4 * GROUPS)]
+
+
 cdef class Dropout(Op):
     """x / (1 - p) with probability 1 - p, else 0 (Srivastava et al. 2014, inverted).
 
