@@ -106,6 +106,8 @@ def _check_shapes(layers, input_shape, dtype, tensors) -> None:
 
 def layer_types(layers, who: str) -> dict[str, type]:
     """Return the classes of layers that a file may name."""
+    if not isinstance(layers, (list, tuple)):
+        raise TypeError(f"{who}: layers must be a list of classes of layers, got {layers!r:.60}")
     names = set(public.__all__) - {"Layer"}
     classes: dict[str, type] = {name: getattr(public, name) for name in names}
     for each in layers:
