@@ -12,7 +12,8 @@ import threadpoolctl
 
 from cyconv import naive
 from cyconv._core import SIMD
-from cyconv.geometry import Geometry, Padding, Pair, resolve, shortest
+from cyconv.geometry import Geometry, Padding, Pair, Rounding, resolve, shortest
+from cyconv.layers import Conv2D, Linear
 from cyconv.optimizers import Adam
 from cyconv.threads import set_num_threads
 from cyconv.timing import seconds_each
@@ -24,38 +25,58 @@ NAIVE_SECONDS = 0.03  # of one call of each naive pass: all calls together take 
 
 
 class Convolution(NamedTuple):
-    """The sizes of a layer with weights; a linear layer is a convolution over one pixel.
+    """The sizes of a layer of products; a linear layer is a convolution over one pixel.
 
     Attributes
     ----------
     image : tuple of int
         (H, W, C) of one image.
     filters : tuple of int
-        (KH, KW, C, F).
-    stride, padding
+        (KH, KW, C, F), in groups (KH, KW, C/groups, F).
+    stride, padding, dilation, groups, rounding
         As in `cyconv.conv2d`.
     name : str
-        Kind and place in the network, "conv 0".
+        Kind and place in the network, "conv 0" or "conv 3.body.0".
     """
 
     image: tuple[int, int, int]
     filters: tuple[int, int, int, int]
     stride: Pair = 1
     padding: Padding = 0
+    dilation: Pair = 1
+    groups: int = 1
+    rounding: Rounding = "exact"
     name: str = ""
 
     @classmethod
     def of(cls, layer) -> Convolution:
-        """Return the sizes of a Conv2D or a Linear that belongs to a network."""
+        """Return the sizes of a Conv2D, Conv1D or Linear that belongs to a network."""
         shape = layer.parameters["weight"].shape
         if len(shape) == 2:
             return cls((1, 1, shape[0]), (1, 1, *shape), name=f"linear {layer.name}")
-        return cls(layer.input_shape, shape, layer.stride, layer.padding, f"conv {layer.name}")
+        return cls(
+            (1, *layer.input_shape)[-3:],
+            shape,
+            layer.stride,
+            layer.padding,
+            layer.dilation,
+            layer.groups,
+            layer.rounding,
+            f"conv {layer.name}",
+        )
 
     @property
     def geometry(self) -> Geometry:
         """Input, output and window; its errors are those of `cyconv.conv2d`."""
-        return resolve(self.image, self.filters[:2], self.stride, self.padding, "conv2d")
+        return resolve(
+            self.image,
+            self.filters[:2],
+            self.stride,
+            self.padding,
+            "conv2d",
+            self.dilation,
+            self.rounding,
+        )
 
     @property
     def operations(self) -> int:
@@ -69,19 +90,23 @@ class Convolution(NamedTuple):
         return f"{C} to {F}" if H == W == KH == KW == 1 else f"{H}x{W}x{C}, {KH}x{KW}x{F}"
 
     def __str__(self) -> str:
-        stride, padding = shortest(self.stride), shortest(self.padding)
+        stride, padding, dilation = map(shortest, (self.stride, self.padding, self.dilation))
         parts = (
             f"{self.name}: " if self.name else "",
             self.sizes,
             f" stride {stride}" if stride != 1 else "",
             f" pad {padding}" if padding != 0 else "",
+            f" dilation {dilation}" if dilation != 1 else "",
+            f" groups {self.groups}" if self.groups != 1 else "",
+            " floor" if self.rounding != "exact" else "",
         )
         return "".join(parts)
 
 
 def convolutions(net) -> list[Convolution]:
-    """Return the sizes of the layers with weights."""
-    return [Convolution.of(layer) for layer in net.layers if layer.parameters]
+    """Return the sizes of the convolutions and linear layers, those inside others included."""
+    layers = (each for layer in net.layers for each in layer.walk())
+    return [Convolution.of(layer) for layer in layers if isinstance(layer, (Conv2D, Linear))]
 
 
 def forward_operations(net) -> int:
@@ -91,7 +116,7 @@ def forward_operations(net) -> int:
 
 def step_operations(net) -> int:
     """Return those of a training step: forward, dweight, and dx but for the first layer."""
-    return 3 * forward_operations(net) - convolutions(net)[0].operations
+    return 3 * forward_operations(net) - sum(each.operations for each in convolutions(net)[:1])
 
 
 def integers(rng, shape) -> np.ndarray:
@@ -124,9 +149,10 @@ def draw(convolution, images: int, random) -> tuple:
 def passes(package, convolution, x, weight, bias, dy) -> dict:
     """Return the two passes as tasks, by the functions of `package`: cyconv or cyconv.naive."""
     window = convolution.stride, convolution.padding
+    more = convolution.dilation, convolution.groups, convolution.rounding
     return {
-        "forward": lambda: (package.conv2d(x, weight, bias, *window),),
-        "backward": lambda: package.conv2d_backward(dy, x, weight, *window),
+        "forward": lambda: (package.conv2d(x, weight, bias, *window, *more),),
+        "backward": lambda: package.conv2d_backward(dy, x, weight, *window, True, *more),
     }
 
 
@@ -147,7 +173,7 @@ def step_task(net, batch: int):
         If its loss is not what the layers give one after the other.
     """
     x, labels = _images(net, batch)
-    expected = -np.log(net.forward(x)[np.arange(batch), labels]).mean()
+    expected = -np.log(net.forward(x, training=True)[np.arange(batch), labels]).mean()
     task = partial(net.train_step, x, labels, Adam(STILL))
     if not np.isclose(loss := task(), expected, rtol=1e-5):
         raise ArithmeticError(f"Network.train_step: the loss is {loss}, by layers {expected}")

@@ -6,6 +6,7 @@ Each takes `input_shape` and `classes`; the numbers of parameters are those of t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import FunctionType
 
 from numpy.typing import DTypeLike
 
@@ -222,3 +223,12 @@ def _image(who: str, input_shape: Shape, least: int) -> tuple[int, int, int]:
 
 def _classes(who: str, classes: int) -> int:
     return integer(classes, who, "classes", 1)
+
+
+# All of them, in the order of this file: what commands and tests offer.
+NAMES: tuple[str, ...] = tuple(
+    name
+    for name, value in globals().copy().items()
+    if isinstance(value, FunctionType) and value.__module__ == __name__ and name[0] != "_"
+)
+MEASURED = NAMES[:2]  # those whose speed the README gives

@@ -7,17 +7,36 @@ import cyconv
 from cyconv import measure, presets, timing
 from cyconv.measure import Convolution
 from tests import reference
+from tests.zoo import network
 
 EXERCISE = [2 * 11 * 11 * 64 * 4, 2 * 6 * 6 * 144 * 8, 2 * 3 * 3 * 128 * 16, 2 * 144 * 10]
 WIDE = [2 * 14 * 14 * 36 * 32, 2 * 7 * 7 * 1152 * 64, 2 * 3136 * 1024, 2 * 1024 * 10]
 
 
-@pytest.mark.parametrize(("make", "work"), [(presets.exercise, EXERCISE), (presets.wide, WIDE)])
-def test_operations_are_two_for_each_product(make, work):
-    net = make()
+RESIDUAL = [
+    *(2 * 9 * 9 * 9 * 2 * 4, 2 * 9 * 9 * 9 * 4 * 4, 2 * 9 * 9 * 4 * 4),
+    *(2 * 5 * 5 * 9 * 4 * 8, 2 * 5 * 5 * 4 * 8, 2 * 8 * 5),
+]
+SEPARABLE = [
+    *(2 * 10 * 9 * 9 * 2 * 8, 2 * 10 * 9 * 9 * 8, 2 * 10 * 9 * 8 * 16, 2 * 8 * 7 * 9 * 16),
+    *(2 * 4 * 3 * 9 * 4 * 4, 2 * 48 * 3),
+]
+NETWORKS = {
+    "exercise": EXERCISE,
+    "wide": WIDE,
+    "residual": RESIDUAL,
+    "depthwise and separable": SEPARABLE,
+    "one dimension": [2 * 15 * 5 * 2 * 6, 2 * 13 * 3 * 6 * 4, 2 * 52 * 5],
+    "nothing but Softmax": [],
+}
+
+
+@pytest.mark.parametrize(("name", "work"), NETWORKS.items())
+def test_operations_are_two_for_each_product(name, work):
+    net = network(name)
     assert [each.operations for each in measure.convolutions(net)] == work
     assert measure.forward_operations(net) == sum(work)
-    assert measure.step_operations(net) == 3 * sum(work) - work[0]
+    assert measure.step_operations(net) == 3 * sum(work) - sum(work[:1])
 
 
 def test_layers_are_named_as_they_are_read():
@@ -30,10 +49,25 @@ def test_layers_are_named_as_they_are_read():
     assert str(Convolution((5, 6, 3), (3, 4, 3, 8), (1, 2), "same")) == (
         "5x6x3, 3x4x8 stride (1, 2) pad same"
     )
+    assert list(map(str, measure.convolutions(network("depthwise and separable"))))[4] == (
+        "conv 8: 8x7x16, 3x3x4 dilation 2 groups 4"
+    )
+    assert [each.name for each in measure.convolutions(presets.resnet8())][3:6] == [
+        "conv 5.body.0",
+        "conv 5.body.3",
+        "conv 5.shortcut.0",
+    ]
 
 
-def test_data_fit_the_functions():
-    layer = Convolution((9, 7, 3), (3, 4, 3, 5), (2, 1), ((1, 1), (0, 1)))
+@pytest.mark.parametrize(
+    "layer",
+    [
+        Convolution((9, 7, 3), (3, 4, 3, 5), (2, 1), ((1, 1), (0, 1))),
+        Convolution((9, 7, 4), (3, 2, 2, 6), 2, 1, 2, groups=2, rounding="floor"),
+    ],
+    ids=str,
+)
+def test_data_fit_the_functions(layer):
     data = measure.draw(layer, 2, np.ones)
     tasks = measure.passes(cyconv, layer, *data)
     assert [each.shape for each in tasks["forward"]()] == [data[3].shape]
@@ -60,12 +94,13 @@ def test_the_naive_loops_get_as_many_images_as_they_have_time_for(monkeypatch):
     assert measure.naive_images(layer, 512) == 1
 
 
+@pytest.mark.parametrize("name", ("exercise", "residual", "dropout", "batch normalisation"))
 @pytest.mark.parametrize("task_of", [measure.step_task, measure.predict_task])
-def test_a_task_is_checked_before_it_is_timed(task_of, monkeypatch):
-    net = presets.exercise()
+def test_a_task_is_checked_before_it_is_timed(task_of, name, monkeypatch):
+    net = network(name)
     task_of(net, 5)()
     forward = net.forward
-    monkeypatch.setattr(net, "forward", lambda x: np.roll(forward(x), 1, axis=1))
+    monkeypatch.setattr(net, "forward", lambda x, **mode: np.roll(forward(x, **mode), 1, axis=1))
     with pytest.raises(ArithmeticError, match="by layers"):
         task_of(net, 5)
 

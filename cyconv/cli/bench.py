@@ -9,8 +9,12 @@ from functools import partial
 import numpy as np
 
 from cyconv import __version__, functional, measure, naive, presets
-from cyconv.cli.options import add_command, add_thread_option, positive_number
-from cyconv.layers import Conv2D
+from cyconv.cli.options import (
+    add_command,
+    add_preset_option,
+    add_thread_option,
+    positive_number,
+)
 from cyconv.measure import Convolution
 from cyconv.threads import get_num_threads
 from cyconv.timing import interleave, print_row, seconds_each
@@ -41,12 +45,12 @@ def add(commands) -> None:
         "bench",
         run,
         "measure training and prediction on this machine",
-        "Measure training and prediction of both networks, on one thread and on all,\n"
-        "beside a large sgemm, and their convolutions beside the naive loops.",
+        "Measure training and prediction of a network, on one thread and on all, beside\n"
+        "a large sgemm, and its convolutions beside the naive loops.",
         EXAMPLE,
     )
     option = parser.add_argument
-    option("--preset", choices=("exercise", "wide"), help="one of the networks (default: both)")
+    add_preset_option(parser, f"default: {' and '.join(presets.MEASURED)}; all")
     add_thread_option(parser)
     option(
         "--seconds",
@@ -66,7 +70,7 @@ def run(args) -> int:
         idle = "; a speed-up means something on idle cores only" if threads > 1 else ""
         print(f"cyconv {__version__}, {about}\nmedians of {TURNS} turns{idle}", flush=True)
     records = []
-    for preset in (args.preset,) if args.preset else ("exercise", "wide"):
+    for preset in (args.preset,) if args.preset else presets.MEASURED:
         records.append(_measure(preset, threads, args.seconds))
         if not args.json:
             _print(records[-1])
@@ -88,7 +92,7 @@ def _measure(preset: str, threads: int, seconds: float) -> dict:
         for n in counts:
             runs[name, n] = measure.on_threads(n, task)
     batches = {}  # of cyconv over those of the naive loops
-    for layer in (Convolution.of(each) for each in net.layers if isinstance(each, Conv2D)):
+    for layer in (each for each in measure.convolutions(net) if each.name.startswith("conv")):
         few, slow, fast = _against_naive(layer)
         batches[layer] = LAYER_BATCH / few
         for name in slow:

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from cyconv import datasets
+from cyconv import datasets, presets
 
 
 def add_command(
@@ -34,6 +34,16 @@ def add_model_argument(parser: argparse.ArgumentParser) -> None:
     """Add MODEL."""
     parser.add_argument(
         "model", metavar="MODEL", help="a network that cyconv train or Network.save wrote"
+    )
+
+
+def add_preset_option(parser: argparse.ArgumentParser, text: str) -> None:
+    """Add --preset, the name of any network of `cyconv.presets`."""
+    parser.add_argument(
+        "--preset",
+        choices=presets.NAMES,
+        metavar="NAME",
+        help=f"{text}: {', '.join(presets.NAMES)}",
     )
 
 

@@ -18,6 +18,7 @@ from cyconv import __version__, plots, presets
 from cyconv.cli.options import (
     add_command,
     add_data_options,
+    add_preset_option,
     add_thread_option,
     load_data,
     positive_number,
@@ -32,6 +33,7 @@ from cyconv.schedules import SCHEDULES
 from cyconv.threads import get_num_threads
 from cyconv.training import Callback, KeepBest, Progress
 
+IMAGE, CLASSES = (28, 28, 1), 10  # of every data set that this command knows
 HELD_OUT = 12  # one training image in so many is held out to find the best epoch: 5,000 of MNIST
 SAVING = 0.01  # part of the time that saving takes at most, but for the first and the last time
 CHECKPOINT, MODEL, HISTORY = "checkpoint.safetensors", "model.safetensors", "history.json"
@@ -63,9 +65,8 @@ KEPT = {  # in a checkpoint, of these types
 }
 EXAMPLE = """\
 examples:
-  cyconv train                            MNIST, or small digits without it
-  cyconv train --out run                  keep it; Ctrl-C stops and saves
-  cyconv train --resume run               go on, to the same bits
+  cyconv train --out run           keep it; Ctrl-C stops and saves
+  cyconv train --resume run        go on, to the same bits
 """
 
 
@@ -81,12 +82,7 @@ def add(commands) -> None:
     parser.usage = "cyconv train [options]"
     default = {name: f"default: {value}" for name, value in DEFAULTS.items()}
     option = parser.add_argument
-    option(
-        "--preset",
-        choices=("exercise", "wide"),
-        metavar="NAME",
-        help="exercise (default, 4,934 parameters), wide (3.3 million)",
-    )
+    add_preset_option(parser, "exercise (default); all")
     option("--epochs", type=whole_number(1), metavar="N", help=default["epochs"])
     option(
         "--batch-size",
@@ -209,7 +205,7 @@ def _new(args) -> Training:
             )
     make, rate = OPTIMIZERS[args.optimizer]
     return Training(
-        getattr(presets, args.preset)(seed=args.seed),
+        getattr(presets, args.preset)(seed=args.seed, input_shape=IMAGE, classes=CLASSES),
         make(rate if args.learning_rate is None else args.learning_rate),
         best=KeepBest(args.early_stop),
         settings={name: getattr(args, name) for name in KEPT if hasattr(args, name)},

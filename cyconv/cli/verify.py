@@ -9,7 +9,12 @@ from functools import partial
 import numpy as np
 
 from cyconv import __version__, checks, functional, measure, naive, presets
-from cyconv.cli.options import add_command, add_thread_option, whole_number
+from cyconv.cli.options import (
+    add_command,
+    add_preset_option,
+    add_thread_option,
+    whole_number,
+)
 from cyconv.geometry import pair
 from cyconv.measure import Convolution
 from cyconv.threads import get_num_threads
@@ -17,7 +22,6 @@ from cyconv.timing import interleave, print_row, seconds_each
 
 EXAMPLE = """\
 examples:
-  cyconv verify
   cyconv verify --input 28 28 1 --kernel 8 --filters 4 --stride 2
   cyconv verify --input 32 40 3 --kernel 3 5 --filters 16 --padding same
 """
@@ -45,10 +49,13 @@ def add(commands) -> None:
         "compare the kernels with the naive loops",
         "Compare im2col, col2im, convolution and its gradients with the naive loops:\n"
         "on integers exactly, on reals within the bound of float32, and in time. Exits\n"
-        "with 1 if any result differs. Without a geometry: all layers of both networks.",
+        "with 1 if any result differs. Without a geometry: the layers of a network, or of\n"
+        f"{' and '.join(presets.MEASURED)}.",
         EXAMPLE,
     )
+    parser.usage = "cyconv verify [options]"
     option, size = parser.add_argument, whole_number(1)
+    add_preset_option(parser, "one network")
     option("--input", type=size, nargs=3, metavar=("H", "W", "C"), help="size of an image")
     option("--kernel", type=size, nargs="+", metavar="K", help="size of a filter, or y x")
     option("--filters", type=size, metavar="F", help="number of filters")
@@ -96,9 +103,11 @@ def _layers(args) -> list[Convolution]:
     if not any((*needed, args.stride, args.padding)):
         return [
             layer._replace(name=f"{preset} {layer.name}")
-            for preset in ("exercise", "wide")
+            for preset in ((args.preset,) if args.preset else presets.MEASURED)
             for layer in measure.convolutions(getattr(presets, preset)())
         ]
+    if args.preset:
+        args.parser.error("--preset has its own layers: it does not go with a geometry")
     if not all(needed):
         args.parser.error("a layer needs --input, --kernel and --filters")
     padding = args.padding or [0]
@@ -151,6 +160,9 @@ def _verify(layer: Convolution, batch: int) -> dict:
         "filters": layer.filters,
         "stride": layer.stride,
         "padding": layer.padding,
+        "dilation": layer.dilation,
+        "groups": layer.groups,
+        "rounding": layer.rounding,
         "batch": batch,
         "naive_images": images,
         "differences": differences,
@@ -182,7 +194,7 @@ def _repeat(few, batch) -> list[np.ndarray]:
 
 def _tasks(package, layer, x, weight, bias, dy, cols) -> dict:
     """Return what is compared as tasks, by the functions of cyconv.functional or cyconv.naive."""
-    window = layer.filters[:2], layer.stride, layer.padding
+    window = layer.filters[:2], layer.stride, layer.padding, layer.dilation, layer.rounding
     return {
         "im2col": lambda: (package.im2col(x, *window),),
         "col2im": lambda: (package.col2im(cols, x.shape, *window),),
