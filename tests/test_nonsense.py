@@ -20,6 +20,7 @@ from cyconv import Adam, Network, datasets, layers, metrics, naive, presets
 from cyconv.errors import CheckpointError, DataFormatError, DownloadError
 from cyconv.layers import Conv2D, Flatten, LeakyReLU, Linear, Softmax
 from cyconv.losses import cross_entropy
+from tests.zoo import BY_KIND
 
 resource = pytest.importorskip("resource", reason="memory cannot be limited here")
 
@@ -76,7 +77,6 @@ WEIGHT, BIAS = np.ones((3, 2, 3, 4), np.float32), np.ones(4, np.float32)
 DY, COLS = np.ones((2, 3, 5, 4), np.float32), np.ones((30, 18), np.float32)
 LOGITS, LABELS = np.ones((2, 4), np.float32), np.array([1, 2])
 FLAT, COUNTS = np.ones(6, np.float32), np.ones((2, 2), np.int64)
-WINDOW = {"kernel_size": (3, 2), "stride": 1, "padding": 0}
 PLACING = {"stride": 1, "padding": 0, "dilation": 1, "rounding": "exact"}
 POOLING = {"kernel_size": (3, 2), "stride": 1, "padding": 0, "rounding": "exact"}
 POOLED = np.ones((2, 3, 5, 3), np.float32)
@@ -92,15 +92,6 @@ FUNCTIONS = {
     "avg_pool2d": {"x": X, **POOLING},
     "avg_pool2d_backward": {"dy": POOLED, "input_shape": X.shape, **POOLING},
 }  # fmt: skip
-LAYERS = {
-    "Conv1D": {"x": X[0], "out_channels": 2, "kernel_size": 3, "stride": 1, "padding": 1},
-    "Conv2D": {"x": X, "out_channels": 2, **WINDOW},
-    "Flatten": {"x": X},
-    "Im2Col": {"x": X, **WINDOW},
-    "LeakyReLU": {"x": X, "negative_slope": 0.1},
-    "Linear": {"x": LOGITS, "out_features": 3},
-    "Softmax": {"x": LOGITS},
-}
 
 
 def network(layers=None, **arguments):
@@ -109,14 +100,18 @@ def network(layers=None, **arguments):
     return Network(small if layers is None else layers, **{"input_shape": X.shape[1:], **arguments})
 
 
-def of_layer(kind):
-    """Return f(x, ...), which makes a layer and goes forward and back."""
+def of_layer(row):
+    """Return f(x, ...), which makes a layer and goes forward and back, and its good arguments."""
+    sample = row.make()
 
-    def call(x, **config):
-        layer = kind(**config)
-        return layer.backward(layer.forward(x))
+    def call(x, training, **config):
+        again = row.make()  # a layer that is an argument belongs to one network
+        same = {name: again.config[name] for name in config if config[name] is good[name]}
+        layer = type(sample)(**{**config, **same})
+        return layer.backward(layer.forward(x, training))
 
-    return call
+    good = {"x": np.ones((2, *row.input_shape), np.float32), "training": True, **sample.config}
+    return call, good
 
 
 def of_network(method):
@@ -154,27 +149,32 @@ def entries():
     for module in (cyconv, naive):
         for name, good in FUNCTIONS.items():
             yield f"{module.__name__}.{name}", getattr(module, name), good, ()
-    for name, good in LAYERS.items():
-        yield f"layers.{name}", of_layer(getattr(layers, name)), good, ()
-    size = {"size": 28, "kernel": 3, "stride": 1, "padding": 0}
+    for name, row in BY_KIND.items():
+        if name in layers.__all__:
+            yield f"layers.{name}", *of_layer(row), ()
+    size = {"size": 28, "kernel": 3, "stride": 1, "padding": 0, "dilation": 1, "rounding": "exact"}
     yield "conv_output_size", cyconv.conv_output_size, size, ()
     yield "set_num_threads", set_num_threads, {"n": 1}, ()
     good = {"layers": None, "input_shape": X.shape[1:], "seed": 0, "dtype": "float32"}
     yield "Network", network, good, ()
     for x in (X, PIXELS):
         for method in ("forward", "predict", "predict_proba"):
-            yield f"Network.{method} {x.dtype}", of_network(method), {"x": x}, DIVERGED
+            good = {"x": x, "training": False} if method == "forward" else {"x": x}
+            yield f"Network.{method} {x.dtype}", of_network(method), good, DIVERGED
         good = {"x": x, "labels": LABELS}
         yield f"Network.evaluate {x.dtype}", of_network("evaluate"), good, DIVERGED
-        yield f"Network.train_step {x.dtype}", train_step, {**good, "optimizer": None}, DIVERGED
+        good |= {"optimizer": None, "loss": None}
+        yield f"Network.train_step {x.dtype}", train_step, good, DIVERGED
     yield "Network.backward", backward, {"x": X, "dy": LOGITS}, ()
-    yield "Network.load", Network.load, {"path": "net.safetensors"}, FILES
+    yield "Network.load", Network.load, {"path": "net.safetensors", "layers": ()}, FILES
     yield "Network.save", of_network("save"), {"path": "other.safetensors"}, FILES
     good = {"x": X, "labels": LABELS, "epochs": 1, "batch_size": 2, "callbacks": []}
     more = {"validation_data": (X, LABELS), "shuffle": True, "seed": 0, "optimizer": None}
     yield "Network.fit", fit, {**good, **more}, DIVERGED
-    # presets.wide takes the same two, but its weights take time.
-    yield "presets.exercise", presets.exercise, {"seed": 0, "dtype": "float32"}, ()
+    # presets.wide takes the same ones, but its weights take time.
+    good = {"seed": 0, "dtype": "float32", "input_shape": (28, 28, 1), "classes": 10}
+    for name in ("exercise", "lenet5", "mnist_convnet", "resnet8"):
+        yield f"presets.{name}", getattr(presets, name), good, ()
     yield "Adam", Adam, {"learning_rate": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8}, ()
     good = {"parameters": FLAT, "gradients": FLAT.copy()}
     yield "Adam.step", lambda **both: Adam().step(**both), good, ()

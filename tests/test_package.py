@@ -9,6 +9,7 @@ import pathlib
 import pytest
 
 import cyconv
+from tests.zoo import BY_KIND
 
 MODULES = [cyconv, cyconv.layers]
 
@@ -17,7 +18,7 @@ MODULES = [cyconv, cyconv.layers]
 def test_all_names_what_the_module_imports_and_nothing_else(module):
     for name in module.__all__:
         assert getattr(module, name) is not None
-    assert list(module.__all__) == sorted(module.__all__)
+    assert len(module.__all__) == len(set(module.__all__))
     tree = ast.parse(pathlib.Path(module.__file__).read_text())
     imported = {
         alias.asname or alias.name
@@ -31,6 +32,12 @@ def test_all_names_what_the_module_imports_and_nothing_else(module):
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_")
     }
     assert set(module.__all__) == imported | defined
+
+
+@pytest.mark.parametrize("name", sorted(set(cyconv.layers.__all__) - {"Layer"}))
+def test_every_layer_has_a_row_in_the_table_of_layers_and_of_the_contract(name):
+    assert name in BY_KIND
+    assert f"layers.{name}" in CONTRACT
 
 
 def test_what_datasets_names_is_there():
@@ -49,34 +56,46 @@ CONTRACT = {
     "max_pool2d_backward": "dy, x, kernel_size, stride=None, padding=0, rounding='exact'",
     "avg_pool2d": "x, kernel_size, stride=None, padding=0, rounding='exact'",
     "avg_pool2d_backward": "dy, input_shape, kernel_size, stride=None, padding=0, rounding='exact'",
-    "layers.Conv2D": "out_channels, kernel_size, stride=1, padding=0",
-    "layers.Conv1D": "out_channels, kernel_size, stride=1, padding=0",
-    "layers.Im2Col": "kernel_size, stride=1, padding=0",
-    "layers.Linear": "out_features",
+    "layers.Conv2D": "out_channels, kernel_size, *, stride=1, padding=0, dilation=1, groups=1, "
+    "bias=True, rounding='exact'",
+    "layers.Conv1D": "out_channels, kernel_size, *, stride=1, padding=0, dilation=1, groups=1, "
+    "bias=True, rounding='exact'",
+    "layers.Im2Col": "kernel_size, *, stride=1, padding=0, dilation=1, rounding='exact'",
+    "layers.Linear": "out_features, *, bias=True",
     "layers.LeakyReLU": "negative_slope=0.1",
+    "layers.ReLU": "",
+    "layers.Tanh": "",
     "layers.Softmax": "",
     "layers.Flatten": "",
+    "layers.MaxPool2D": "kernel_size, *, stride=None, padding=0, rounding='exact'",
+    "layers.AvgPool2D": "kernel_size, *, stride=None, padding=0, rounding='exact'",
+    "layers.GlobalAvgPool2D": "",
+    "layers.BatchNorm": "momentum=0.1, eps=1e-5",
+    "layers.Dropout": "p=0.5",
+    "layers.Residual": "body, shortcut=None",
     "Network": "layers, input_shape=(28, 28, 1), seed=0",
     "Adam": "learning_rate=0.001, betas=(0.9, 0.999), eps=1e-08",
-    "presets.exercise": "seed=0",
-    "presets.wide": "seed=0",
+    "AdamW": "learning_rate=0.001, betas=(0.9, 0.999), eps=1e-08, weight_decay=0.01",
+    "SGD": "learning_rate, momentum=0, nesterov=False, weight_decay=0",
+    **dict.fromkeys((f"presets.{name}" for name in cyconv.presets.NAMES), "seed=0"),
     "datasets.load_mnist": "directory=None",
     "datasets.load_digits": "",
     "set_num_threads": "n",
     "get_num_threads": "",
 }
 NETWORK = {
-    "forward": "x",
+    "forward": "x, training",
     "backward": "dy",
     "parameters": "",
     "gradients": "",
-    "train_step": "x, labels, optimizer",
+    "state": "",
+    "train_step": "x, labels, optimizer, loss",
     "evaluate": "x, labels",
     "predict": "x",
     "predict_proba": "x",
     "summary": "",
     "save": "path",
-    "load": "path",
+    "load": "path, layers",
 }
 
 
@@ -86,9 +105,9 @@ def named(name):
 
 
 def parameters(callable_):
-    """Return (name, default) of each parameter, self left out."""
+    """Return (name, default, kind) of each parameter, self left out."""
     return [
-        (parameter.name, parameter.default)
+        (parameter.name, parameter.default, parameter.kind)
         for parameter in inspect.signature(callable_).parameters.values()
         if parameter.name != "self"
     ]
@@ -98,17 +117,30 @@ def parameters(callable_):
 def test_signatures_are_those_of_the_contract(name):
     promised = parameters(eval(f"lambda {CONTRACT[name]}: None"))
     given = parameters(named(name))
-    assert [each for each, _ in given[: len(promised)]] == [each for each, _ in promised]
-    for (each, default), (_, expected) in zip(given, promised, strict=False):
-        if expected is not inspect.Parameter.empty:
-            assert default == expected, each
-    assert all(default is not inspect.Parameter.empty for _, default in given[len(promised) :])
+    for (each, default, kind), (name_, expected, kind_) in zip(given, promised, strict=False):
+        assert (each, kind) == (name_, kind_)
+        assert expected in (inspect.Parameter.empty, default), each
+    assert len(given) >= len(promised)
+    assert all(default is not inspect.Parameter.empty for _, default, _ in given[len(promised) :])
+
+
+@pytest.mark.parametrize("name", cyconv.presets.NAMES)
+def test_each_preset_takes_other_images_and_classes(name):
+    assert {"input_shape", "classes"} <= {each for each, *_ in parameters(named(f"presets.{name}"))}
+    net = named(f"presets.{name}")(input_shape=(40, 36, 2), classes=7)
+    assert (net.input_shape, net.output_shape) == ((40, 36, 2), (7,))
+
+
+def test_the_names_of_presets_are_those_that_the_module_defines():
+    tree = ast.parse(pathlib.Path(cyconv.presets.__file__).read_text())
+    defined = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+    assert list(cyconv.presets.NAMES) == [name for name in defined if not name.startswith("_")]
 
 
 @pytest.mark.parametrize("name", NETWORK)
 def test_methods_are_those_of_the_contract(name):
     method = getattr(cyconv.Network, name)
-    assert [each for each, _ in parameters(method)] == [
+    assert [each for each, *_ in parameters(method)] == [
         each.strip() for each in NETWORK[name].split(",") if each
     ]
 

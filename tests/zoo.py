@@ -225,7 +225,7 @@ NETWORKS = {
 
 def network(name, seed=0, dtype=np.float32):
     """Return the network of a row, with Softmax at the end, or a preset."""
-    if hasattr(presets, name):
+    if name in presets.NAMES:
         return getattr(presets, name)(seed, dtype)
     row = NETWORKS[name]
     return Network([*row.make(), Softmax()], row.input_shape, seed, dtype)
@@ -239,4 +239,9 @@ def batch(net, images=37, seed=0):
 
 
 ALL_NETWORKS = ("exercise", "wide", *NETWORKS)
-PRESETS = ("exercise", "wide", "lenet5", "mnist_convnet", "vgg_small", "resnet8", "resnet20")
+PRESETS = presets.NAMES
+
+# The first row of each kind of layer, by its name.
+BY_KIND: dict[str, Row] = {}
+for _row in LAYERS.values():
+    BY_KIND.setdefault(type(_row.make()).__name__, _row)

@@ -10,7 +10,7 @@ from cyconv.functional import tile_rows
 from cyconv.geometry import Geometry, integer
 from cyconv.graph import Graph, Value
 from cyconv.initializers import xavier_uniform, zeros
-from cyconv.layers.base import Layer
+from cyconv.layers.base import Layer, names_after
 from cyconv.program import Program
 from cyconv.stages import WholeBatch
 
@@ -31,6 +31,7 @@ class Linear(Layer):
         not flat.
     """
 
+    @names_after("out_features")
     def __init__(self, out_features: int, *, bias: bool = True) -> None:
         self.out_features = integer(out_features, "Linear", "out_features", 1)
         self.bias = flag(bias, "Linear", "bias")

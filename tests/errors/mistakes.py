@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import cyconv
-from cyconv import Adam, naive, presets
-from cyconv.layers import Conv1D, Conv2D, Flatten, Im2Col, LeakyReLU, Linear, Softmax
+from cyconv import Adam, layers, naive, presets
 from cyconv.losses import cross_entropy
+from tests.zoo import BY_KIND
 
 
 @contextmanager
@@ -39,6 +39,7 @@ WEIGHT = ones(3, 2, 3, 4)
 BIAS = ones(4)
 DY = ones(2, 3, 5, 4)
 COLS = ones(30, 18)
+POOLED, POOL = ones(2, 3, 5, 3), {"kernel_size": (3, 2), "stride": 1}
 IMAGES = ones(2, 28, 28, 1)
 LABELS = np.array([0, 9])
 LOGITS = ones(2, 10)
@@ -59,12 +60,12 @@ def pick(mapping, keys):
     return {key: mapping[key] for key in keys}
 
 
-def backward_call(new_layer, shape):
-    """Return f(dy), which calls backward after a forward pass of ones."""
+def backward_call(row):
+    """Return f(dy), which calls backward after a forward pass of two samples of ones."""
 
     def call(dy):
-        layer = new_layer()
-        layer.forward(ones(*shape))
+        layer = row.make()
+        layer.forward(ones(2, *row.input_shape))
         return layer.backward(dy)
 
     return call
@@ -78,6 +79,10 @@ FUNCTIONS = {  # by the name that stands in their errors
         "col2im": {"cols": COLS, "input_shape": (2, 5, 6, 3), "kernel_size": (3, 2)},
         "conv2d": {"x": X, "weight": WEIGHT, "bias": BIAS},
         "conv2d_backward": {"dy": DY, "x": X, "weight": WEIGHT},
+        "max_pool2d": {"x": X, **POOL},
+        "max_pool2d_backward": {"dy": POOLED, "x": X, **POOL},
+        "avg_pool2d": {"x": X, **POOL},
+        "avg_pool2d_backward": {"dy": POOLED, "input_shape": (2, 5, 6, 3), **POOL},
     }.items()
 }
 METHODS = {
@@ -101,17 +106,10 @@ FUNCTION_CALLS = {
     if isinstance(value, np.ndarray)
 }
 METHOD_CALLS = {(who, "x"): call for who, call in METHODS.items()}
+ROWS = pick(BY_KIND, sorted(set(layers.__all__) - {"Layer"}))  # each public layer
 LAYER_CALLS = {
-    ("Conv2D", "x"): lambda x: Conv2D(2, 3).forward(x),
-    ("Conv1D", "x"): lambda x: Conv1D(2, 3).forward(x),
-    ("Im2Col", "x"): lambda x: Im2Col(3).forward(x),
-    ("Linear", "x"): lambda x: Linear(2).forward(x),
-    ("LeakyReLU", "x"): lambda x: LeakyReLU().forward(x),
-    ("Softmax", "x"): lambda x: Softmax().forward(x),
-    ("Flatten", "x"): lambda x: Flatten().forward(x),
-    ("Conv2D", "dy"): backward_call(lambda: Conv2D(4, 3), (2, 5, 6, 3)),
-    ("Linear", "dy"): backward_call(lambda: Linear(4), (2, 3)),
-    ("LeakyReLU", "dy"): backward_call(LeakyReLU, (2, 3)),
+    **{(who, "x"): lambda x, row=row: row.make().forward(x) for who, row in ROWS.items()},
+    **{(who, "dy"): backward_call(row) for who, row in ROWS.items()},
 }
 ARRAY_CALLS = {
     **FUNCTION_CALLS,

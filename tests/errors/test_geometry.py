@@ -7,7 +7,7 @@ import pytest
 
 import cyconv
 from cyconv import Network, naive
-from cyconv.layers import Conv1D, Conv2D, Im2Col, Softmax
+from cyconv.layers import AvgPool2D, Conv1D, Conv2D, Im2Col, MaxPool2D, Softmax
 from tests.errors.mistakes import COLS, DY, FUNCTIONS, X, ones, pick, raises, written
 
 WITH_KERNEL_SIZE = {
@@ -23,7 +23,7 @@ WITH_STRIDE = {**WITH_KERNEL_SIZE, **pick(FUNCTIONS, ("conv2d", "conv2d_backward
     ("who", "argument"),
     [
         *((who, "kernel_size") for who in WITH_KERNEL_SIZE),
-        *((who, "stride") for who in WITH_STRIDE),
+        *((who, argument) for who in WITH_STRIDE for argument in ("stride", "dilation")),
     ],
 )
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ WITH_STRIDE = {**WITH_KERNEL_SIZE, **pick(FUNCTIONS, ("conv2d", "conv2d_backward
     ],
     ids=written,
 )
-def test_kernel_size_and_stride(who, argument, value, error, text):
+def test_kernel_size_stride_and_dilation(who, argument, value, error, text):
     with raises(error, f"{who}: {argument}", text):
         WITH_STRIDE[who](**{argument: value})
 
@@ -83,11 +83,12 @@ def test_padding(who, value, error, text):
         ("kernel_size", True, TypeError),
         ("stride", -2, ValueError),
         ("stride", (1, 1), TypeError),
+        ("dilation", 0, ValueError),
+        ("dilation", (1, 1), TypeError),
         ("padding", -1, ValueError),
         ("padding", (1, 2, 3), ValueError),
         ("padding", ((1, 2), (3, 4)), TypeError),
         ("padding", "full", ValueError),
-        ("out_channels", 0, ValueError),
     ],
     ids=written,
 )
@@ -137,6 +138,12 @@ def test_an_output_size_that_no_float_holds():
         ("im2col", lambda: cyconv.im2col(X, (5, 9), 1, 1), "kernel 9 is larger than width 6"),
         ("conv2d", lambda: cyconv.conv2d(X, ones(7, 1, 3, 1)), "use a kernel of at most 5"),
         ("Im2Col '0'", lambda: Network([Im2Col(9)], (8, 8, 1)), "kernel 9 is larger than height 8"),
+        ("MaxPool2D '0'", lambda: Network([MaxPool2D(9)], (8, 8, 1)), "use a kernel of at most 8"),
+        (
+            "Conv2D '0'",
+            lambda: Network([Conv2D(1, 3, dilation=4)], (8, 8, 1)),
+            "kernel 3 with dilation 4 is larger than height 8",
+        ),
         ("conv_output_size", lambda: cyconv.conv_output_size(5, 6, 1, 0), "kernel 6 is larger"),
     ],
 )
@@ -171,6 +178,11 @@ def test_a_geometry_without_an_output(who, call, text):
             "Conv1D '0'",
             lambda: Network([Conv1D(1, 3, stride=2)], (6, 1)),
             "width 6 leaves 2.5 output columns",
+        ),
+        (
+            "AvgPool2D '0'",
+            lambda: Network([AvgPool2D(2)], (8, 7, 1)),
+            'width 7 leaves 3.5 output columns; use padding=((0, 0), (0, 1)), padding="same" or',
         ),
         ("conv_output_size", lambda: cyconv.conv_output_size(28, 3, 2, 1), "leaves 14.5 output"),
     ],

@@ -6,8 +6,8 @@ import pytest
 
 from cyconv import Network, layers, presets
 from cyconv.initializers import zeros
-from cyconv.layers import Conv1D, Conv2D, Flatten, LeakyReLU, Linear
-from tests.errors.mistakes import LAYER_CALLS, ones, raises, written
+from cyconv.layers import BatchNorm, Conv1D, Conv2D, Flatten, LeakyReLU, Linear
+from tests.errors.mistakes import LAYER_CALLS, ROWS, ones, raises, written
 
 EXTENTS = [
     (0, ValueError),
@@ -20,33 +20,155 @@ EXTENTS = [
 ]
 
 
-@pytest.mark.parametrize(("value", "error"), EXTENTS, ids=written)
-def test_out_features(value, error):
-    with raises(error, "Linear: out_features"):
-        Linear(value)
+SIZES = ("Linear", "out_features"), ("Conv2D", "out_channels"), ("Conv1D", "out_channels")
+GROUPS = ("Conv2D", "groups"), ("Conv1D", "groups")
 
 
+@pytest.mark.parametrize(("who", "argument"), (*SIZES, *GROUPS))
 @pytest.mark.parametrize(("value", "error"), EXTENTS, ids=written)
-def test_out_channels(value, error):
-    with raises(error, "Conv2D: out_channels"):
-        Conv2D(value, 3)
+def test_numbers_of_features_channels_and_groups(who, argument, value, error):
+    with raises(error, f"{who}: {argument}"):
+        made(who, **{argument: value})
+
+
+def made(who, **changed):
+    """Return a layer of the table, with other arguments."""
+    return getattr(layers, who)(**{**ROWS[who].make().config, **changed})
+
+
+NOT_NUMBERS = [
+    (-0.1, ValueError, "at least 0, got -0.1"),
+    (math.nan, ValueError, "got nan"),
+    (math.inf, ValueError, "got inf"),
+    (True, TypeError, "must be a number, got True"),
+    ("0.1", TypeError, "must be a number, got '0.1'"),
+    (None, TypeError, "must be a number, got None"),
+    (1j, TypeError, "must be a number, got 1j"),
+]
 
 
 @pytest.mark.parametrize(
-    ("value", "error"),
+    ("who", "argument", "value", "error", "text"),
     [
-        (-0.1, ValueError),
-        (math.nan, ValueError),
-        (math.inf, ValueError),
-        (True, TypeError),
-        ("0.1", TypeError),
-        (None, TypeError),
-        (1j, TypeError),
+        *(
+            (who, argument, *row)
+            for who, argument in (
+                ("LeakyReLU", "negative_slope"),
+                ("BatchNorm", "momentum"),
+                ("BatchNorm", "eps"),
+                ("Dropout", "p"),
+            )
+            for row in NOT_NUMBERS
+        ),
+        ("BatchNorm", "momentum", 1.5, ValueError, "must be from 0 to 1, got 1.5"),
+        ("BatchNorm", "eps", 0, ValueError, "must be more than 0, got 0"),
+        ("Dropout", "p", 1.01, ValueError, "must be from 0 to 1, got 1.01"),
+        ("Dropout", "p", 50, ValueError, "must be from 0 to 1, got 50"),
     ],
 )
-def test_negative_slope(value, error):
-    with raises(error, "LeakyReLU: negative_slope"):
-        LeakyReLU(value)
+def test_numbers(who, argument, value, error, text):
+    with raises(error, f"{who}: {argument} ", text):
+        made(who, **{argument: value})
+
+
+@pytest.mark.parametrize("who", ("Conv2D", "Conv1D", "Linear"))
+@pytest.mark.parametrize("value", (0, 1, None, "True", [1.0]), ids=repr)
+def test_bias_is_true_or_false(who, value):
+    with raises(TypeError, f"{who}: bias must be True or False, got {value!r}"):
+        made(who, bias=value)
+
+
+@pytest.mark.parametrize("who", ("Conv2D", "Conv1D", "Im2Col", "MaxPool2D", "AvgPool2D"))
+@pytest.mark.parametrize(
+    ("value", "error"), [("ceil", ValueError), (None, TypeError), (True, TypeError), (1, TypeError)]
+)
+def test_rounding(who, value, error):
+    with raises(error, f'{who}: rounding must be "exact" or "floor", got {value!r}'):
+        made(who, rounding=value)
+
+
+@pytest.mark.parametrize("who", ("MaxPool2D", "AvgPool2D"))
+@pytest.mark.parametrize(
+    ("argument", "value", "error", "text"),
+    [
+        ("kernel_size", 0, ValueError, "must be at least 1, got 0"),
+        ("kernel_size", (2, -1), ValueError, "[1] must be at least 1, got -1"),
+        ("kernel_size", None, TypeError, "must be an integer, got None"),
+        ("kernel_size", 2.0, TypeError, "must be an integer, got 2.0"),
+        ("stride", 0, ValueError, "must be at least 1, got 0"),
+        ("stride", "2", TypeError, "must be an integer, got '2'"),
+        ("stride", (1, 2, 3), ValueError, "must be an integer or a pair (y, x), got (1, 2, 3)"),
+        ("padding", -1, ValueError, "must be at least 0, got -1"),
+        ("padding", 2, ValueError, "must be smaller than kernel_size 2, so that every window"),
+        ("padding", "full", ValueError, 'must be numbers, "valid" or "same", got \'full\''),
+    ],
+    ids=written,
+)
+def test_arguments_of_pooling(who, argument, value, error, text):
+    with raises(error, f"{who}: {argument}", text):
+        made(who, **{"kernel_size": 2, argument: value})
+
+
+@pytest.mark.parametrize(
+    ("body", "shortcut", "error", "text"),
+    [
+        ([], None, ValueError, "body must name at least one layer, got none"),
+        (None, None, TypeError, "body must be a list of Layer, got None"),
+        (Flatten(), None, TypeError, "body must be a list of Layer, got Flatten()"),
+        ([Flatten], None, TypeError, "body[0] must be a Layer, got <class"),
+        ([Flatten(), "ReLU"], None, TypeError, "body[1] must be a Layer, got 'ReLU'"),
+        ([Flatten()], Linear(2), TypeError, "shortcut must be a list of Layer, got Linear(2)"),
+        ([Flatten()], [None], TypeError, "shortcut[0] must be a Layer, got None"),
+    ],
+    ids=str,
+)
+def test_branches_of_a_residual(body, shortcut, error, text):
+    with raises(error, f"Residual: {text}"):
+        layers.Residual(body, shortcut)
+
+
+@pytest.mark.parametrize(
+    ("call", "who", "name"),
+    [
+        (lambda: Conv2D(1, 8, 3), "Conv2D: arguments after kernel_size", "stride=3"),
+        (lambda: Conv2D(1, 8, (2, 1), 1), "Conv2D: arguments after kernel_size", "stride=(2, 1)"),
+        (lambda: Conv1D(1, 8, 3), "Conv1D: arguments after kernel_size", "stride=3"),
+        (lambda: layers.Im2Col(3, 2), "Im2Col: arguments after kernel_size", "stride=2"),
+        (lambda: layers.MaxPool2D(3, 2), "MaxPool2D: arguments after kernel_size", "stride=2"),
+        (lambda: layers.AvgPool2D(3, 2), "AvgPool2D: arguments after kernel_size", "stride=2"),
+        (lambda: Linear(784, 10), "Linear: arguments after out_features", "bias=10"),
+    ],
+)
+def test_arguments_by_position(call, who, name):
+    with raises(TypeError, who, "given by name", name):
+        call()
+
+
+def test_groups_divide_the_filters():
+    with raises(ValueError, "Conv2D: groups must divide the 4 out_channels, got 3"):
+        Conv2D(4, 3, groups=3)
+
+
+def test_groups_divide_the_channels():
+    text = "Conv2D '1': groups must divide the 3 channels of x, got 2"
+    with raises(ValueError, text):
+        Network([Conv2D(3, 1), Conv2D(4, 3, groups=2)], (8, 8, 1))
+
+
+@pytest.mark.parametrize("layer", (BatchNorm(), layers.Residual([LeakyReLU(), BatchNorm()])))
+def test_one_value_of_each_channel_has_no_variance(layer):
+    name = "1" if isinstance(layer, BatchNorm) else "1.body.1"
+    net = Network([Linear(3), layer.fresh()], (4,))
+    text = f"BatchNorm '{name}': training needs 2 values of each channel or more, got 1"
+    with raises(ValueError, text, "use a larger batch"):
+        net.forward(ones(1, 4), training=True)
+    net.forward(ones(1, 4))
+    net.forward(ones(2, 4), training=True)
+
+
+def test_a_layer_of_its_own_names_its_training_too():
+    with raises(ValueError, "BatchNorm: training needs 2 values of each channel or more, got 1"):
+        BatchNorm().forward(ones(1, 4), training=True)
 
 
 @pytest.mark.parametrize(
@@ -56,6 +178,9 @@ def test_negative_slope(value, error):
         ("Conv1D", (2, 5, 6, 3), "(N, W, C)"),
         ("Im2Col", (2, 5), "(N, H, W, C)"),
         ("Linear", (2, 5, 6, 3), "(N, features)"),
+        ("MaxPool2D", (2, 5, 6), "(N, H, W, C)"),
+        ("AvgPool2D", (2, 5), "(N, H, W, C)"),
+        ("GlobalAvgPool2D", (2, 5, 6), "(N, H, W, C)"),
     ],
     ids=written,
 )
@@ -66,24 +191,19 @@ def test_shapes_of_inputs(who, given, required):
         LAYER_CALLS[who, "x"](ones(*given))
 
 
-@pytest.mark.parametrize("who", ("LeakyReLU", "Softmax", "Flatten"))
+@pytest.mark.parametrize("who", ROWS)
 def test_a_vector_is_not_a_batch(who):
     with raises(ValueError, f"{who}: x"):
         LAYER_CALLS[who, "x"](ones(3))
 
 
-@pytest.mark.parametrize(
-    ("who", "given", "required"),
-    [
-        ("Conv2D", (2, 3, 4, 3), "(2, 3, 4, 4)"),
-        ("Linear", (1, 4), "(2, 4)"),
-        ("LeakyReLU", (3, 2), "(2, 3)"),
-    ],
-    ids=written,
-)
-def test_shapes_of_gradients(who, given, required):
-    with raises(ValueError, f"{who}: dy must have shape {required}", f"got {given}"):
-        LAYER_CALLS[who, "dy"](ones(*given))
+@pytest.mark.parametrize("who", ROWS)
+def test_shapes_of_gradients(who):
+    layer = ROWS[who].make()
+    required = layer.forward(ones(2, *ROWS[who].input_shape)).shape
+    for given in ((1, *required[1:]), (*required[:-1], required[-1] + 1), required[:-1]):
+        with raises(ValueError, f"{who}: dy must have shape {required}", f"got {given}"):
+            LAYER_CALLS[who, "dy"](ones(*given))
 
 
 def test_a_batch_of_another_width():
@@ -93,13 +213,13 @@ def test_a_batch_of_another_width():
         layer.forward(ones(2, 4))
 
 
-@pytest.mark.parametrize(("who", "text"), [("Linear", "Linear: "), ("LeakyReLU", "LeakyReLU")])
-def test_samples_without_features(who, text):
-    with raises(ValueError, text):
+@pytest.mark.parametrize("who", ROWS)
+def test_samples_without_features(who):
+    with raises(ValueError, f"{who}: x must have no empty axis but the batch, got (3, 0)"):
         LAYER_CALLS[who, "x"](ones(3, 0))
 
 
-def test_a_layer_of_a_network_is_named_by_its_index():
+def test_a_layer_of_a_network_is_named_by_its_place():
     text = "Conv2D '2': x must have shape (N, 11, 11, 4), got (64, 10, 11, 4)"
     layer = presets.exercise().layers[2]
     with raises(ValueError, text):
@@ -150,18 +270,10 @@ def test_a_convolution_with_more_taps_than_blas_counts():
         Network([Conv2D(1, 2**16, padding=2**16)], (4, 4, 1))
 
 
-@pytest.mark.parametrize(
-    ("who", "new_layer"),
-    [
-        ("Linear", lambda: Linear(2)),
-        ("Conv2D", lambda: Conv2D(2, 3)),
-        ("LeakyReLU", LeakyReLU),
-        ("Flatten", Flatten),
-    ],
-)
-def test_backward_before_forward(who, new_layer):
+@pytest.mark.parametrize("who", ROWS)
+def test_backward_before_forward(who):
     with raises(RuntimeError, f"{who}: backward needs a forward before it, and only one each"):
-        new_layer().backward(ones(2, 2))
+        ROWS[who].make().backward(ones(2, 2))
 
 
 def test_a_parameter_declared_outside_build():

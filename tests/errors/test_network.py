@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from cyconv import Adam, Network, presets
-from cyconv.layers import Flatten, Linear, Softmax
+from cyconv.layers import Flatten, Layer, Linear, Softmax
+from cyconv.losses import CrossEntropy
 from tests.errors.mistakes import IMAGES, LABELS, METHODS, ones, raises, written
 
 
@@ -47,11 +48,95 @@ def test_an_array_is_not_a_dtype():
         Network([Flatten()], (2, 2, 1), dtype=ones(3))
 
 
-@pytest.mark.parametrize("preset", (presets.exercise, presets.wide))
+@pytest.mark.parametrize("name", presets.NAMES)
 @pytest.mark.parametrize(("seed", "error"), [(-1, ValueError), ("0", TypeError)])
-def test_seeds_of_presets(preset, seed, error):
+def test_seeds_of_presets(name, seed, error):
     with raises(error, "Network: seed"):
-        preset(seed)
+        getattr(presets, name)(seed)
+
+
+@pytest.mark.parametrize("name", presets.NAMES)
+@pytest.mark.parametrize(
+    ("argument", "value", "error", "text"),
+    [
+        ("input_shape", 28, TypeError, "must be (H, W, C), got 28"),
+        ("input_shape", None, TypeError, "must be (H, W, C), got None"),
+        ("input_shape", (28, 28), ValueError, "must be (H, W, C), got (28, 28)"),
+        ("input_shape", (64, 28, 28, 1), ValueError, "must be (H, W, C), got (64, 28, 28, 1)"),
+        ("input_shape", (0, 28, 1), ValueError, "'s height must be at least "),
+        ("input_shape", (28, -1, 1), ValueError, "'s width must be at least "),
+        ("input_shape", (28, 28, 0), ValueError, "'s channels must be at least 1, got 0"),
+        ("input_shape", (28.0, 28, 1), TypeError, "'s height must be an integer, got 28.0"),
+        ("input_shape", (28, 28, True), TypeError, "'s channels must be an integer, got True"),
+        ("classes", 0, ValueError, " must be at least 1, got 0"),
+        ("classes", 10.0, TypeError, " must be an integer, got 10.0"),
+        ("classes", "10", TypeError, " must be an integer, got '10'"),
+        ("classes", None, TypeError, " must be an integer, got None"),
+        ("classes", True, TypeError, " must be an integer, got True"),
+    ],
+    ids=written,
+)
+def test_images_and_classes_of_presets(name, argument, value, error, text):
+    with raises(error, f"{name}: {argument}", text):
+        getattr(presets, name)(**{argument: value})
+
+
+SMALLEST = {"exercise": 24, "wide": 6, "lenet5": 12, "mnist_convnet": 10, "vgg_small": 8}
+
+
+@pytest.mark.parametrize("name", presets.NAMES)
+def test_a_preset_says_how_small_an_image_may_be(name):
+    least = SMALLEST.get(name, 1)
+    make = getattr(presets, name)
+    make(input_shape=(least, least, 1))
+    text = f"{name}: input_shape's width must be at least {least}, got {least - 1}"
+    with raises(ValueError, text):
+        make(input_shape=(28, least - 1, 1))
+
+
+@pytest.mark.parametrize("value", (1, 0, None, "yes", [True], 0.5), ids=repr)
+def test_training_is_true_or_false(value):
+    text = f"Network.forward: training must be True or False, got {value!r}"
+    with raises(TypeError, text):
+        METHODS["Network.forward"](training=value)
+
+
+@pytest.mark.parametrize("value", ("cross_entropy", CrossEntropy, 0.1, print), ids=str)
+def test_what_is_not_a_loss(value):
+    with raises(TypeError, "Network.train_step: loss must be a CrossEntropy, got "):
+        METHODS["Network.train_step"](loss=value)
+
+
+def test_a_loss_for_other_classes():
+    loss = CrossEntropy(class_weight=[1, 2, 3])
+    with raises(ValueError, "class_weight", "10"):
+        METHODS["Network.train_step"](loss=loss)
+
+
+class Mine(Layer):
+    """A user's layer."""
+
+
+OTHER = type("Mine", (Layer,), {})
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "text"),
+    [
+        (5, TypeError, "must be a list of classes of layers, got 5"),
+        (Mine, TypeError, "must be a list of classes of layers, got <class"),
+        ("Mine", TypeError, "must be a list of classes of layers, got 'Mine'"),
+        ([int], TypeError, "must be classes of layers, got <class 'int'>"),
+        ([Mine()], TypeError, "must be classes of layers, got Mine()"),
+        ([None], TypeError, "must be classes of layers, got None"),
+        ([Mine, OTHER], ValueError, "has a second class of the name Mine"),
+    ],
+    ids=str,
+)
+def test_classes_of_layers_to_load(value, error, text, tmp_path):
+    presets.exercise().save(tmp_path / "net.safetensors")
+    with raises(error, f"Network.load: layers {text}"):
+        Network.load(tmp_path / "net.safetensors", layers=value)
 
 
 @pytest.mark.parametrize("who", METHODS)
