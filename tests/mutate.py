@@ -34,12 +34,21 @@ GATE = {  # the files of cyconv, and the tests of each beside those of ALL
     "losses.py": ("test_losses.py",),
     "network.py": (),
     "optimizers.py": ("test_optimizers.py", "test_optimizer_states.py"),
+    "passes.py": (),
+    "pooling.py": ("test_pooling.py",),
+    "presets.py": (),
+    "program.py": (),
     "schedules.py": (),
+    "stages.py": (),
     "layers/activations.py": (),
     "layers/base.py": ("test_layers.py",),
     "layers/conv.py": (),
+    "layers/dropout.py": (),
     "layers/im2col.py": (),
     "layers/linear.py": (),
+    "layers/norm.py": (),
+    "layers/pooling.py": (),
+    "layers/residual.py": ("test_layers.py",),
 }
 ALL = "errors", "test_checks.py", "test_geometry.py"
 SECONDS = 60  # of CPU time, and
@@ -58,8 +67,12 @@ CHECKS = {  # functions that raise, or return what they were given first
         "pair",
         "padding_pairs",
         "axis_padding",
+        "flag",
+        "divides",
+        "rounding_mode",
+        "batch_shape",
     ),
-    *("_any_array", "_flat", "_images", "_labels", "_needs_softmax", "enter"),
+    *("_any_array", "_flat", "_images", "_labels", "_layers", "_needs_softmax", "enter"),
 }
 
 

@@ -33,11 +33,14 @@ CANARIES = {  # and what their reports must say
     "bounds": {"read": "IndexError: Out of bounds", "write": "IndexError: Out of bounds"},
 }
 CALL_KERNELS = [
-    f"tests/test_{name}.py"
-    for name in (
-        *("functional", "exactness", "layers", "losses", "optimizers"),
-        *("network", "errors", "threads"),
-    )
+    "tests/errors",
+    *(
+        f"tests/test_{name}.py"
+        for name in (
+            *("exactness", "functional", "layers", "losses"),
+            *("network", "optimizers", "pooling", "threads"),
+        )
+    ),
 ]
 LEFT_OUT = {  # of every test
     "tests/test_speed.py": "checks take time",

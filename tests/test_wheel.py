@@ -1,7 +1,7 @@
 """What is delivered: the sdist, the wheel that is built from it, and what pip installs."""
 
+import ast
 import functools
-import itertools
 import os
 import platform
 import shutil
@@ -72,6 +72,26 @@ def sources(*folders):
     }
 
 
+def of_setup(name):
+    """Return what setup.py assigns to a name, numbers and strings only."""
+    for node in ast.parse((ROOT / "setup.py").read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and node.targets[0].id == name:
+            return ast.literal_eval(node.value)
+    raise LookupError(name)
+
+
+def modules():
+    """Return the names of all compiled modules: each kernel once for each build."""
+    # Windows calls its machine AMD64: its compiler has no levels.
+    levels = platform.machine() == "x86_64"
+    builds = [build for build in of_setup("BUILDS_OF_KERNELS") if levels or build == "double"]
+    for path in (ROOT / "cyconv").rglob("*.pyx"):
+        name = path.relative_to(ROOT).with_suffix("").as_posix()
+        yield name
+        if "_core" in path.parts and path.stem not in of_setup("ONCE"):
+            yield from (f"{name}_{build}" for build in builds)
+
+
 def test_the_metadata_are_what_an_index_accepts(built):
     assert run(sys.executable, "-m", "twine", "check", "--strict", *built).count("PASSED") == 2
 
@@ -86,11 +106,7 @@ def test_the_sdist_holds_every_source_and_nothing_built(built):
 
 def test_the_wheel_holds_the_package_and_the_kernels_of_each_level(built):
     names = set(zipfile.ZipFile(built[1]).namelist())
-    # Windows calls its machine AMD64: its compiler has no levels.
-    levels = ("", "_v3", "_v4") if platform.machine() == "x86_64" else ("",)
-    kernels = itertools.product(("conv", "elementwise", "linear", "stage"), levels)
-    modules = ["naive", "_core/cpu", *(f"_core/{name}{level}" for name, level in kernels)]
-    compiled = {f"cyconv/{module}{EXTENSION_SUFFIXES[0]}" for module in modules}
+    compiled = {f"{name}{EXTENSION_SUFFIXES[0]}" for name in modules()}
     metadata = {name for name in names if name.startswith(f"cyconv-{cyconv.__version__}.dist-info")}
     assert names - metadata == sources("cyconv") | compiled
 
