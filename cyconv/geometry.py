@@ -253,7 +253,8 @@ def _resolve(input_shape, kernel, step, pads, who, apart, rounding) -> Geometry:
     (OH, top, bottom), (OW, left, right) = (
         _outputs(axis, rounding, who, lambda _: tuple(map(_suggest_axis, axes))) for axis in axes
     )
-    return Geometry(H, W, C, *kernel, OH, OW, *step, top, left, *apart, bottom, right, C)
+    (KH, KW), (sh, sw), (dh, dw) = kernel, step, apart
+    return Geometry(H, W, C, KH, KW, OH, OW, sh, sw, top, left, dh, dw, bottom, right, C)
 
 
 def pooling_window(

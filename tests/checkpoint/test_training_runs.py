@@ -143,7 +143,7 @@ def test_a_network_and_a_training_run_are_not_taken_for_each_other(tmp_path):
 @pytest.fixture(scope="module")
 def trained():
     """Return the tensors and the header of a run after six steps."""
-    run, written = Run(kind="AdamW"), []
+    run, written = Run(kind="state"), []
     run.train(Stop(6))
     training = Training(run.network, run.optimizer, run.progress, run.best)
     training.loss = CrossEntropy(0.1, [1, 2, 3, 4])

@@ -35,6 +35,16 @@ def test_both_networks_fit_the_screen(capsys):
     assert max(map(len, lines)) <= 80
 
 
+@pytest.mark.parametrize(
+    ("preset", "layers"), [("mnist_convnet", 2), ("vgg_small", 6), ("resnet8", 9)]
+)
+def test_any_preset_can_be_measured(preset, layers, monkeypatch, capsys):
+    tasks = {"train 4": (measure.step_task, measure.step_operations, 4)}
+    monkeypatch.setattr(bench, "TASKS", tasks)
+    (network,) = networks(capsys, "--preset", preset, "--threads", "1")
+    assert len(network["times_as_fast_as_naive"]) == layers
+
+
 def test_one_thread_has_one_column(capsys):
     assert main(["bench", "--threads", "1", "--preset", "exercise"]) == 0
     out = capsys.readouterr().out

@@ -72,6 +72,29 @@ def test_without_a_geometry_it_takes_all_layers_of_both_networks(monkeypatch, ca
     ]
 
 
+def test_layers_inside_layers_of_any_preset(capsys):
+    assert main(["verify", "--preset", "resnet8", "--batch", "4", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    names = [layer["layer"].split(":")[0] for layer in document["layers"]]
+    assert names[3:6] == [f"resnet8 conv 5.{each}" for each in ("body.0", "body.3", "shortcut.0")]
+
+
+def test_a_preset_does_not_go_with_a_geometry(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([*LAYER, "--preset", "wide"])
+    assert stopped.value.code == 2
+    assert "--preset has its own layers" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("change", ({"dilation": 2}, {"groups": 2}, {"rounding": "floor"}))
+def test_every_kind_of_convolution(change, capsys, monkeypatch):
+    layer = Conv2D(4, 3, stride=2, padding=1, **{"rounding": "floor", **change})
+    net = Network([layer, Flatten(), Linear(2), Softmax()], input_shape=(8, 9, 2))
+    monkeypatch.setattr(presets, "exercise", lambda: net)
+    assert main(["verify", "--preset", "exercise", "--batch", "4", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["agree"] is True
+
+
 @pytest.mark.parametrize(
     ("words", "padding"),
     [
