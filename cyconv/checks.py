@@ -6,10 +6,14 @@ shape that a kernel can take, so that in a kernel nothing can fail.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
 import numbers
 import os
 import sys
+from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 
@@ -19,6 +23,7 @@ from cyconv.threads import get_num_threads
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 BLAS_LIMIT = 2**31 - 1
+Init = TypeVar("Init", bound=Callable[..., None])
 
 
 def _physical_memory() -> int:
@@ -243,3 +248,25 @@ def labels(value, count: int, classes: int, who: str) -> np.ndarray:
             f"{who}: labels must be from 0 to {classes - 1}, got {result[index]} at index {index}"
         )
     return np.ascontiguousarray(result, dtype=np.intp)
+
+
+def names_after(last: str) -> Callable[[Init], Init]:
+    """Let a constructor say what to write if arguments after `last` are given by position."""
+
+    def decorate(init: Init) -> Init:
+        names = list(inspect.signature(init).parameters)  # self included
+        count = names.index(last)
+
+        @functools.wraps(init)
+        def checked(self, *given, **named):
+            if len(given) > count:
+                raise TypeError(
+                    f"{type(self).__name__}: arguments after {last} are given by name, such as "
+                    f"{names[count + 1]}={given[count]!r}, got {given!r} by position; a layer "
+                    "finds the size of its input by itself"
+                )
+            init(self, *given, **named)
+
+        return checked  # type: ignore[return-value]
+
+    return decorate

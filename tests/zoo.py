@@ -36,11 +36,16 @@ class Square(Layer):
         return 2 * self.x * dy
 
 
+def around_one(shape, rng):
+    """Return initial values."""
+    return rng.uniform(0.5, 1.5, shape)
+
+
 class Gain(Layer):
     """A user's layer with a parameter: a factor for each channel."""
 
     def build(self, input_shape):
-        self.declare("gain", input_shape[-1:], lambda shape, rng: rng.uniform(0.5, 1.5, shape))
+        self.declare("gain", input_shape[-1:], around_one)
         return input_shape
 
     def forward(self, x):

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import copy
-import functools
 import inspect
 import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -17,30 +16,6 @@ from cyconv.graph import Graph, Value
 from cyconv.initializers import Initializer
 from cyconv.passes import Passes
 from cyconv.program import Arenas, Program
-
-Init = TypeVar("Init", bound=Callable[..., None])
-
-
-def names_after(last: str) -> Callable[[Init], Init]:
-    """Let a constructor say what to write if arguments after `last` are given by position."""
-
-    def decorate(init: Init) -> Init:
-        names = list(inspect.signature(init).parameters)  # self included
-        count = names.index(last)
-
-        @functools.wraps(init)
-        def checked(self, *given, **named):
-            if len(given) > count:
-                raise TypeError(
-                    f"{type(self).__name__}: arguments after {last} are given by name, such as "
-                    f"{names[count + 1]}={given[count]!r}, got {given!r} by position; a layer "
-                    "finds the number of its input channels by itself"
-                )
-            init(self, *given, **named)
-
-        return checked  # type: ignore[return-value]
-
-    return decorate
 
 
 class Declared(NamedTuple):
@@ -260,6 +235,25 @@ class Layer:
         layer = copy.copy(self)
         layer._forget()
         return layer
+
+    def __copy__(self) -> Layer:
+        layer = object.__new__(type(self))
+        vars(layer).update(vars(self))
+        return layer
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out a pass under way, and the programs: they are made again."""
+        return {name: x for name, x in vars(self).items() if name not in ("_passes", "_saved")}
+
+    def __setstate__(self, kept: dict[str, Any]) -> None:
+        """Be a deep copy, or unpickled: a layer that was built has arrays of its own."""
+        vars(self).update(kept)
+        if self._declared is not None:
+            own = self.parameters | self.state
+            dtype = next((array.dtype for array in own.values()), np.dtype(np.float32))
+            self.bind(*(np.zeros(n, dtype) for n in (self.size, self.size, self.state_size)))
+            for name, view in (self.parameters | self.state).items():
+                view[...] = own[name]
 
     def _forget(self) -> None:
         self.name = self._declared = self._saved = self._passes = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from cyconv.checks import blas_extent, flag, representable, shape_text
+from cyconv.checks import blas_extent, flag, names_after, representable, shape_text
 from cyconv.functional import tile_rows
 from cyconv.geometry import (
     AxisPadding,
@@ -22,7 +22,7 @@ from cyconv.geometry import (
 )
 from cyconv.graph import Graph, Value, filters, window
 from cyconv.initializers import xavier_uniform, zeros
-from cyconv.layers.base import Layer, names_after
+from cyconv.layers.base import Layer
 from cyconv.program import Program
 
 

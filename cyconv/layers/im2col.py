@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cyconv.checks import shape_text
+from cyconv.checks import names_after, shape_text
 from cyconv.geometry import (
     Padding,
     Pair,
@@ -16,7 +16,7 @@ from cyconv.geometry import (
     shortest,
 )
 from cyconv.graph import Graph, Value, filters, window
-from cyconv.layers.base import Layer, names_after
+from cyconv.layers.base import Layer
 from cyconv.program import Program
 
 

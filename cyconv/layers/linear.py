@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 
 from cyconv import tuning
-from cyconv.checks import blas_extent, flag, shape_text
+from cyconv.checks import blas_extent, flag, names_after, shape_text
 from cyconv.functional import tile_rows
 from cyconv.geometry import Geometry, integer
 from cyconv.graph import Graph, Value
 from cyconv.initializers import xavier_uniform, zeros
-from cyconv.layers.base import Layer, names_after
+from cyconv.layers.base import Layer
 from cyconv.program import Program
 from cyconv.stages import WholeBatch
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cyconv.checks import shape_text
+from cyconv.checks import names_after, shape_text
 from cyconv.geometry import (
     Padding,
     Pair,
@@ -13,7 +13,7 @@ from cyconv.geometry import (
     shortest,
 )
 from cyconv.graph import Graph, Value, window
-from cyconv.layers.base import Layer, names_after
+from cyconv.layers.base import Layer
 from cyconv.program import Program
 
 
