@@ -31,6 +31,16 @@ def test_it_shows_the_network_each_epoch_and_the_accuracy(capsys):
     assert err == ""  # no progress bar where there is no terminal
 
 
+@pytest.mark.parametrize("preset", ("mnist_convnet", "resnet8"))
+def test_any_preset_is_trained_read_and_kept(preset, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.style", None)
+    folder = str(tmp_path / "run")
+    assert main(["train", *SHORT[1:3], "--epochs", "1", "--preset", preset, "--out", folder]) == 0
+    out = capsys.readouterr().out
+    assert main(["evaluate", f"{folder}/model.safetensors", "--dataset", "digits"]) == 0
+    assert f"accuracy {out.split()[-1]}" in capsys.readouterr().out
+
+
 def test_the_accuracy_is_that_of_the_best_epoch(whole, capsys):
     record = json.loads((whole / "history.json").read_text())
     accuracies = record["history"]["val_accuracy"]
