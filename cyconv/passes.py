@@ -63,8 +63,9 @@ class Passes:
         if dtype in (np.uint8, self._arenas.parameters.dtype):
             return self._arenas
         if dtype not in self._copies:
+            parameters, gradients, state, steps = self._arenas
             self._copies[dtype] = Arenas(
-                *(arena.astype(dtype) for arena in self._arenas[:3]), self._arenas.steps
+                parameters.astype(dtype), gradients.astype(dtype), state.astype(dtype), steps
             )
         return self._copies[dtype]
 

@@ -147,8 +147,9 @@ class Program:
         Its own gradients are not computed then.
         """
         writer = self._writer.get(x)
-        able = writer is not None and writer.stage is None and hasattr(writer.op, "fold")
-        if self.goes_back or not able or writer.op.slope != 1 or norm.channels != writer.op.F:
+        if self.goes_back or writer is None or writer.stage or not hasattr(writer.op, "fold"):
+            return False
+        if writer.op.slope != 1 or norm.channels != writer.op.F:
             return False
         writer.op.fold(norm)
         return True
@@ -173,10 +174,10 @@ class Program:
             cheap = step.stage is None and step.op.in_place and not step.op.aliases
             if cheap and reader is not None and reader.stage is None:
                 step.level = max(step.level, reader.level)
-        runs = defaultdict(list)
+        keyed = defaultdict(list)
         for order, step in enumerate(self.steps):
-            runs[step.level, 0 if step.stage is None else 1 + order].append(step)
-        runs = [runs[key] for key in sorted(runs)]
+            keyed[step.level, 0 if step.stage is None else 1 + order].append(step)
+        runs = [keyed[key] for key in sorted(keyed)]
         self.places.settle(runs)
         self.shared_at: dict[Step, int] = {}  # where an operation's memory begins
         self.sums_at: dict[Step, int] = {}
@@ -262,12 +263,11 @@ class Program:
         counted : (seed, step)
             What random numbers are counted by.
         """
-        key = len(x), get_num_threads()
-        if key != self._key:
-            self._key, self._memory = None, None  # gone before the new memory comes
-            self._memory = self.memory(*key)
+        key, memory = (len(x), get_num_threads()), self._memory
+        if memory is None or key != self._key:
+            self._key = self._memory = memory = None  # gone before the new memory comes
+            self._memory = memory = self.memory(*key)
             self._key = key
-        memory = self._memory
         memory.take(x)
         scale = memory.take_labels(labels, loss, self.sizes[self.output])
         memory.batch.count(*counted)

@@ -114,10 +114,13 @@ def _thread_functions() -> list[tuple[int, int]]:
     """
     found = []
     for library in scipy_blas():
-        for get, set_ in _NAMES:
-            functions = [getattr(library.dynlib, name, None) for name in (get, set_)]
-            if None not in functions:
-                found.append(tuple(ctypes.cast(each, ctypes.c_void_p).value for each in functions))
+        for names in _NAMES:
+            if all(hasattr(library.dynlib, name) for name in names):
+                get, set_ = (
+                    ctypes.cast(getattr(library.dynlib, name), ctypes.c_void_p).value or 0
+                    for name in names
+                )
+                found.append((get, set_))
                 break
     return found
 

@@ -62,7 +62,7 @@ def _load(build: str) -> SimpleNamespace:
 
 
 with _patience():
-    from cyconv._core import blas
+    import cyconv._core.blas as blas
     from cyconv._core.cpu import HAS_OPENMP, LEVEL
 
     SIMD = _choose(os.environ.get("CYCONV_SIMD", "").lower(), LEVEL)

@@ -251,7 +251,8 @@ class Layer:
         if self._declared is not None:
             own = self.parameters | self.state
             dtype = next((array.dtype for array in own.values()), np.dtype(np.float32))
-            self.bind(*(np.zeros(n, dtype) for n in (self.size, self.size, self.state_size)))
+            parameters, gradients = np.zeros((2, self.size), dtype)
+            self.bind(parameters, gradients, np.zeros(self.state_size, dtype))
             for name, view in (self.parameters | self.state).items():
                 view[...] = own[name]
 
