@@ -101,7 +101,12 @@ def save_training(
                 "worn": bool(average.raw),
             },
         },
-        "best": {"patience": best.patience, "epoch": best.epoch, "accuracy": best.accuracy},
+        "best": {
+            "patience": best.patience,
+            "epoch": best.epoch,
+            "accuracy": best.accuracy,
+            "steps": best.steps,
+        },
         "settings": training.settings,
     }
     tensors = training.network.parameters() | training.network.state()
@@ -227,6 +232,9 @@ def _best(description, arrays: dict[str, np.ndarray], network: Network) -> KeepB
     best = KeepBest(description["patience"])
     best.epoch = integer(description["epoch"], "KeepBest", "epoch", 0)
     best.accuracy = float(description["accuracy"])
+    best.steps = integer(description["steps"], "KeepBest", "steps", 0)
+    if best.steps > network.steps:
+        raise ValueError(f"its best epoch was after {best.steps} steps of {network.steps}")
     best.arrays = _arenas("best", arrays, network, best.epoch > 0)
     if not math.isfinite(best.accuracy):
         raise ValueError("its best accuracy is not finite")

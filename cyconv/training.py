@@ -99,13 +99,15 @@ class KeepBest(Callback):
     epoch : int
         The best one; 0 before the first.
     accuracy : float
+    steps : int
+        Those that the network had taken by then.
     arrays : tuple of ndarray
         Copies of the flat arrays of parameters and of untrained state; empty before the first.
     """
 
     def __init__(self, patience: int | None = None) -> None:
         self.patience = None if patience is None else integer(patience, "KeepBest", "patience", 1)
-        self.epoch, self.accuracy = 0, -1.0
+        self.epoch, self.accuracy, self.steps = 0, -1.0, 0
         self.arrays: Arenas = ()
 
     def on_epoch_end(self, network: Network, epoch: int, history: History) -> bool:
@@ -113,7 +115,7 @@ class KeepBest(Callback):
         if not history.val_accuracy:
             raise ValueError("KeepBest: fit must be given validation_data, got none")
         if history.val_accuracy[-1] > self.accuracy:
-            self.epoch, self.accuracy = epoch, history.val_accuracy[-1]
+            self.epoch, self.accuracy, self.steps = epoch, history.val_accuracy[-1], network.steps
             self.arrays = tuple(arena.copy() for arena in arenas(network))
         return self.patience is not None and epoch - self.epoch >= self.patience
 
@@ -122,6 +124,7 @@ class KeepBest(Callback):
         if self.arrays:
             for arena, kept in zip(arenas(network), self.arrays, strict=True):
                 arena[...] = kept
+            network._steps[0] = self.steps
 
 
 def fit(

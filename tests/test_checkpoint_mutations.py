@@ -80,13 +80,15 @@ def check(path, content):
     (result,) = read
     assert seal(content) == content, "the digest is another"
     network = result if isinstance(result, Network) else result.network
-    found = network.parameters()
+    found = network.parameters() | network.state()
     if isinstance(result, Training):
         found |= {f"optimizer.{name}": array for name, array in result.optimizer.state().items()}
         average = result.progress.average
         kept = {"best": result.best.arrays}
         kept |= {} if average is None else {"average": average.mean, "raw": average.raw}
-        found |= {f"{prefix}.parameters": arrays[0] for prefix, arrays in kept.items() if arrays}
+        for prefix, arrays in kept.items():
+            names = (f"{prefix}.{name}" for name in ("parameters", "state"))
+            found |= dict(zip(names, arrays, strict=False))
     header, data = parts(content)
     for name, tensor in json.loads(header).items():
         if name != "__metadata__":

@@ -80,7 +80,8 @@ class Run:
         groups = arenas(self.network), state.values(), best.arrays, average.mean, average.raw
         return (
             [[(array.dtype, array.tobytes()) for array in arrays] for arrays in groups],
-            (*state, average.decay, repr(self.optimizer), best.epoch, best.accuracy),
+            (*state, average.decay, repr(self.optimizer)),
+            (best.epoch, best.accuracy, best.steps, self.network.steps),
             (self.progress.epoch, self.progress.batch, self.progress.loss),
             [*history.loss, *history.val_loss, *history.val_accuracy, len(history.seconds)],
         )

@@ -204,7 +204,7 @@ def test_keep_best_has_the_first_of_the_best_epochs(data, accuracies):
     np.testing.assert_array_equal(net._parameters, small()._parameters)
     callbacks = [best, lambda network, *_: seen.append(network._parameters.copy())]
     net.fit(*data, epochs=4, validation_data=data, callbacks=callbacks)
-    assert (best.epoch, best.accuracy) == (2, 0.75)
+    assert (best.epoch, best.accuracy, best.steps) == (2, 0.75, net.steps * 2 // len(seen))
     np.testing.assert_array_equal(best.arrays[0], seen[1])
     np.testing.assert_array_equal(net._parameters, seen[3])
     best.restore(net)

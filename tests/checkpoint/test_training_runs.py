@@ -208,13 +208,13 @@ HOSTILE_RUNS = {
     "a history without losses": {"progress": {"history": {"seconds": [1]}}},
     "too long a history": {"progress": {"history": {"loss": [1, 1], "seconds": [1]}}},
     "no best": {"best": None},
-    "a best without patience": {"best": {}},
-    "a best patience of 0": {"best": {"patience": 0, "epoch": 1, "accuracy": 0.5}},
-    "a best epoch of none": {"best": {"patience": 1, "epoch": 0, "accuracy": 0.5}},
-    "an accuracy that is none": {"best": {"patience": 1, "epoch": 1, "accuracy": None}},
-    "an accuracy that is no number": {
-        "best": {"patience": 1, "epoch": 1, "accuracy": float("nan")}
-    },
+    "a best patience of 0": {"best": {"patience": 0}},
+    "a best epoch of none": {"best": {"epoch": 0}},
+    "an accuracy that is none": {"best": {"accuracy": None}},
+    "an accuracy that is no number": {"best": {"accuracy": float("nan")}},
+    "a best epoch after more steps than there were": {"best": {"steps": 7}},
+    "a negative number of steps of the best": {"best": {"steps": -1}},
+    "a fraction of steps of the best": {"best": {"steps": 0.5}},
     "settings that are a list": {"settings": []},
     "no settings": {"settings": None},
 }
@@ -243,8 +243,8 @@ def test_a_number_of_steps_that_is_none_is_refused(what, trained, tmp_path):
 def test_a_hostile_training_run_with_a_true_digest_is_refused(what, trained, tmp_path):
     tensors, header = trained
     ((name, change),) = HOSTILE_RUNS[what].items()
-    if name in ("optimizer", "progress") and isinstance(change, dict) and "type" not in change:
-        change = {**header[name], **change}
+    if name in ("optimizer", "progress", "best") and isinstance(change, dict):
+        change = change if "type" in change else {**header[name], **change}
     changed = container.encode(tensors, {**header, name: change})
     assert "\n" not in refused(tmp_path / "run", changed, load_training)
 
