@@ -13,6 +13,8 @@ pytest.importorskip("mypy", reason="needs the extra dev")
 ROOT = Path(__file__).parents[1]
 ALLOWED = r"""
 cyconv(\.\w+)*\.(_[^_].*|__test__)               # private, and Cython's
+cyconv\.geometry\.Rounding                        # a Literal, which stubtest takes for a union
+cyconv\.layers\.base\.Layer\.forward              # layers of one's own may leave out `training`
 cyconv\.classifier                               # cannot be imported without scikit-learn
 cyconv\.classifier\.CNNClassifier\.set_.+_request  # made by scikit-learn
 """
@@ -23,6 +25,9 @@ cyconv.conv2d(x, x, padding="full")
 cyconv.im2col(x, kernel_size=2.5)
 cyconv.naive.col2im(x, (1, 4, 4, 1))
 cyconv.layers.Conv2D(4)
+cyconv.layers.Conv2D(1, 8, 3)
+cyconv.layers.MaxPool2D(2, rounding="ceil")
+cyconv.layers.Residual(cyconv.layers.Flatten())
 cyconv.layers.LeakyReLU("0.1")
 net = cyconv.Network([np.tanh])
 net.train_step(x, [3], cyconv.Adam)

@@ -7,7 +7,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 import cyconv
-from cyconv.layers import Conv2D, Flatten, Layer, LeakyReLU, Linear, Softmax
+from cyconv.layers import (
+    BatchNorm,
+    Conv2D,
+    Dropout,
+    Flatten,
+    GlobalAvgPool2D,
+    Layer,
+    LeakyReLU,
+    Linear,
+    MaxPool2D,
+    ReLU,
+    Residual,
+    Softmax,
+)
+from cyconv.losses import CrossEntropy
 from cyconv.training import History
 
 Floats = NDArray[np.float32]
@@ -19,6 +33,15 @@ class Negative(Layer):
 
     def backward(self, dy: Floats) -> Floats:
         return -dy
+
+
+class Doubled(Layer):
+    def forward(self, x: Floats, training: bool = False) -> Floats:
+        self.factor = np.float32(2 if training else 1)
+        return self.factor * x
+
+    def backward(self, dy: Floats) -> Floats:
+        return self.factor * dy
 
 
 class Descent:
@@ -49,6 +72,24 @@ loss: float = net.train_step(x[:64], labels[:64], Descent())
 net.fit(x, labels, epochs=9, optimizer=cyconv.Adam(5e-3), validation_data=test, callbacks=[report])
 accuracy: float = net.evaluate(*test)[1]
 assert accuracy > 0.8
+body = [Conv2D(8, 3, padding="same", bias=False), BatchNorm(), ReLU(), Doubled()]
+deep = cyconv.Network(
+    [
+        MaxPool2D(2),
+        Conv2D(8, 1),
+        Residual(body),
+        Dropout(0.1),
+        GlobalAvgPool2D(),
+        Linear(10),
+        Softmax(),
+    ]
+)
+loss = deep.train_step(x[:64], labels[:64], cyconv.SGD(0.1, momentum=0.9), CrossEntropy(0.1))
+probabilities: Floats = deep.forward(x[:9], training=True)
+assert list(deep.state()) == ["2.body.1.running_mean", "2.body.1.running_var"]
+pooled: Floats = cyconv.max_pool2d(images, (2, 1), rounding="floor")
+small = cyconv.presets.resnet8(input_shape=(8, 8, 3), classes=4)
+assert small.predict_proba(np.zeros((1, 8, 8, 3), np.float32)).shape == (1, 4)
 preset = cyconv.presets.exercise(seed=1)
 with tempfile.TemporaryDirectory() as folder:
     preset.save(Path(folder, "model.safetensors"))

@@ -6,7 +6,7 @@ import copy
 import inspect
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -79,13 +79,18 @@ class Layer:
         """
         return input_shape
 
-    def forward(self, x: np.ndarray, training: bool = False) -> np.ndarray:
-        """Return the layer's output for a batch `x` of shape (N, *input_shape)."""
-        if not self._has_operations():
-            raise TypeError(f"{self.who}: a layer must define forward(self, x)")
-        x = self.enter(x)
-        assert self._passes is not None
-        return self._passes.forward(x, training)
+    if TYPE_CHECKING:  # a layer whose work does not differ in training may leave out `training`
+
+        def forward(self, x: np.ndarray, *args: Any, **keywords: Any) -> np.ndarray: ...
+
+    else:
+
+        def forward(self, x: np.ndarray, training: bool = False) -> np.ndarray:
+            """Return the layer's output for a batch `x` of shape (N, *input_shape)."""
+            if not self._has_operations():
+                raise TypeError(f"{self.who}: a layer must define forward(self, x)")
+            x = self.enter(x)
+            return self._passes.forward(x, training)
 
     def backward(self, dy: np.ndarray) -> np.ndarray:
         """Write the gradients of the parameters and return that of the input."""
