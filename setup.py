@@ -126,7 +126,7 @@ BUILDS_OF_KERNELS = {
         "-mavx512vl",
     ],
 }
-ONCE = ("blas", "cpu", "op")
+ONCE = ("atomic", "blas", "cpu", "op")
 
 
 def has_levels():

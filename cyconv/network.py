@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from cyconv import checkpoint, checks
-from cyconv._core import of
+from cyconv._core import atomic, of
 from cyconv.geometry import integer
 from cyconv.layers import Layer, Softmax
 from cyconv.losses import CrossEntropy, cross_entropy
@@ -231,14 +231,18 @@ class Network:
         """Take one step on arguments that are checked."""
         loss = CrossEntropy() if loss is None else loss
         x = self._computed(x)
-        with self._training:
-            value, state = self._passes.step(x, labels, loss, self._counted)
-            if not math.isfinite(value):
-                raise FloatingPointError(
-                    f"{who}: the loss is {value}{place}; this step is not taken; look for NaN or "
-                    "infinity in the data, or lower the learning rate"
-                )
-            of(self._state.dtype).stage.take_step(optimizer, self._arenas, state)
+        return atomic.holding(
+            self._training, self._take_step, x, labels, optimizer, loss, who, place
+        )
+
+    def _take_step(self, x, labels, optimizer, loss, who, place) -> float:
+        value, state = self._passes.step(x, labels, loss, self._counted)
+        if not math.isfinite(value):
+            raise FloatingPointError(
+                f"{who}: the loss is {value}{place}; this step is not taken; look for NaN or "
+                "infinity in the data, or lower the learning rate"
+            )
+        atomic.take_step(optimizer, self._arenas, state)
         return value
 
     def _logits(self, x) -> np.ndarray:

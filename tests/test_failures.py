@@ -2,6 +2,7 @@
 
 import copy
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -87,11 +88,8 @@ def test_after_an_allocation_that_fails_the_next_step_has_the_bits_of_one_that_d
     at = 1
     while True:
         before = bits(net, optimizer)
-        with Failing(at) as failing:
-            try:
-                net.train_step(more, more_labels, optimizer)
-            except MemoryError:
-                pass
+        with Failing(at) as failing, suppress(MemoryError):
+            net.train_step(more, more_labels, optimizer)
         if failing.count < at:  # a step in which nothing failed
             twin.train_step(more, more_labels, twin_optimizer)
         else:

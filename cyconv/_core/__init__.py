@@ -75,4 +75,4 @@ def of(dtype) -> SimpleNamespace:
     return _builds[str(dtype)]
 
 
-__all__ = ["HAS_OPENMP", "LEVELS", "SIMD", "blas", "of"]
+__all__ = ["HAS_OPENMP", "LEVELS", "SIMD", "atomic", "blas", "of"]

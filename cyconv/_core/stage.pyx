@@ -7,7 +7,6 @@ of threads.
 """
 
 from cython.parallel cimport prange, threadid
-from libc.stdint cimport int64_t
 from libc.stdlib cimport calloc, free
 
 from cyconv._core cimport pointwise
@@ -96,33 +95,6 @@ cdef class Batch:
     def count(self, unsigned long long seed, unsigned long long step):
         """Take the key and the step of the random numbers of a pass."""
         self.template.seed, self.template.step = seed, step
-
-
-def take_step(optimizer, network, state):
-    """Let an optimizer move a network's parameters; then its state is `state`, one step later.
-
-    `network` has the arrays parameters, gradients, state and steps. All of it happens, or nothing:
-    no Python code runs between the parts, in which Ctrl-C could come. If it comes in the optimizer,
-    whose `t` has then counted the step or not, the other parts go with it.
-    """
-    cdef real[::1] kept = network.state
-    cdef const real[::1] new = state
-    cdef int64_t[::1] steps = network.steps
-    cdef Py_ssize_t i
-    parameters, gradients = network.parameters, network.gradients
-    before = getattr(optimizer, "t", None)
-    try:
-        optimizer.step(parameters, gradients)
-    except BaseException:
-        if before is None or optimizer.t == before:
-            raise
-        for i in range(kept.shape[0]):
-            kept[i] = new[i]
-        steps[0] += 1
-        raise
-    for i in range(kept.shape[0]):
-        kept[i] = new[i]
-    steps[0] += 1
 
 
 cdef struct Task:
