@@ -25,8 +25,9 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
-from compare_pytorch import CASES, Cyconv, check
+from compare_pytorch import CASES
 from harness import Worker, interleave, print_row
+from peers import Cyconv, check
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 COMPARED = (

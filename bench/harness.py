@@ -1,7 +1,8 @@
 """Workers in processes of their own, and the turns they take.
 
 A worker imports this file and its script, and must be free to import the cyconv of another commit,
-or none beside PyTorch: cyconv/timing.py is run here without its package.
+or none beside PyTorch: cyconv/timing.py and tests/torch_twins.py are run here without their
+packages.
 """
 
 from __future__ import annotations
@@ -10,10 +11,13 @@ import multiprocessing
 from pathlib import Path
 from runpy import run_path
 
-_TIMING = run_path(str(Path(__file__).parents[1] / "cyconv" / "timing.py"))
+_REPOSITORY = Path(__file__).parents[1]
+_TIMING = run_path(str(_REPOSITORY / "cyconv" / "timing.py"))
+_TWINS = run_path(str(_REPOSITORY / "tests" / "torch_twins.py"))
 interleave, print_row, seconds_each = (
     _TIMING[name] for name in ("interleave", "print_row", "seconds_each")
 )
+describe, give, twin = (_TWINS[name] for name in ("describe", "give", "twin"))
 
 
 class Worker:
