@@ -6,6 +6,7 @@ is in its frame, of a block of images, and its gradient in the scratch memory of
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,7 @@ class Places:
     """Where the buffers of a program and their gradients are: (where, at, size)."""
 
     def __init__(self, program: Any, needs_input_gradient: bool) -> None:
-        self.program = program
+        self.program = weakref.proxy(program)  # which has these: no cycle, so memory goes at once
         self.where = program.kernels.stage.PLACES
         self.held = 0  # floats per image
         self.blocks: dict[int, int] = {}  # images of a block, by the stage's number

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import weakref
 from typing import Any, Protocol
 
 import numpy as np
@@ -229,7 +230,7 @@ class ByLayer:
     """
 
     def __init__(self, program: Any, step: Any) -> None:
-        self._layer, self._program = step.op.layer, program
+        self._layer, self._program = step.op.layer, weakref.proxy(program)
         places = program.places
         (x,), (y,) = step.reads, step.writes
         self._x, self._y = places.value(x), places.value(y)

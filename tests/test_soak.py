@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import sys
 import time
+import weakref
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 import cyconv
 from cyconv import Adam, Network, presets
 from cyconv.layers import Conv2D, Flatten, Linear, Softmax
+from tests.zoo import batch, network
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self")
 
@@ -137,6 +139,25 @@ def test_the_last_steps_are_as_quick_as_the_first(count, figure):
 
 def test_networks_leave_nothing_behind(assert_flat, count):
     assert_flat(cycles, count(10_000, 100_000), "networks created, used and dropped")
+
+
+@pytest.mark.parametrize("name", ("exercise", "a user's layers", "residual", "dropout"))
+def test_a_network_that_is_dropped_takes_its_memory_with_it(name):
+    net = network(name)
+    x, labels = batch(net)
+    net.train_step(x, labels, Adam())
+    net.predict(x)
+    net.backward(net.forward(x))
+    net.layers[0].forward(x.astype(np.float32))
+    kept = [weakref.ref(each) for each in (net, *net.layers, net._parameters)]
+    programs = [weakref.ref(each) for each in net._passes._programs.values()]
+    gc.disable()  # nobody has to come and look for it
+    try:
+        del net
+        assert len(programs) == 3
+        assert not [each() for each in (*kept, *programs) if each() is not None]
+    finally:
+        gc.enable()
 
 
 def test_refused_calls_leave_nothing_behind(assert_flat, count):

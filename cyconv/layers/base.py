@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import math
+import weakref
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -380,7 +381,7 @@ class _Own:
     is_described = True
 
     def __init__(self, layer: Layer) -> None:
-        self._layer = layer
+        self._layer = weakref.proxy(layer)  # which has this: no cycle, so memory goes at once
 
     def __getattr__(self, name):
         return getattr(self._layer, name)
