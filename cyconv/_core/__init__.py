@@ -62,6 +62,7 @@ def _load(build: str) -> SimpleNamespace:
 
 
 with _patience():
+    import cyconv._core.atomic as atomic
     import cyconv._core.blas as blas
     from cyconv._core.cpu import HAS_OPENMP, LEVEL
 

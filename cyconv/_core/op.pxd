@@ -9,7 +9,7 @@ cdef enum:
 
 cdef struct Pass:
     # A block of images on its way through one operation; absent arrays are NULL.
-    Py_ssize_t images, first, batch   # of the block, the number of its first one, of the whole batch
+    Py_ssize_t images, first, batch   # of the block, where it begins, of the whole batch
     const real* parameters            # the arenas of the network, whole:
     const real* state
     const real* gradients             # summed over the batch, of the stages behind this one

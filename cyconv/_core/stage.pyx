@@ -90,7 +90,9 @@ cdef class Batch:
         self.labels, self.class_weight = labels, class_weight
         self.template.labels = &labels[0]
         self.template.loss_scale, self.template.label_smoothing = scale, smoothing
-        self.template.class_weight = NULL if class_weight is None else &class_weight[0]
+        self.template.class_weight = NULL
+        if class_weight is not None:
+            self.template.class_weight = &class_weight[0]
 
     def count(self, unsigned long long seed, unsigned long long step):
         """Take the key and the step of the random numbers of a pass."""
@@ -176,7 +178,7 @@ cdef class Stage:
         Parallel over: accumulators.                Retains: nothing.
         """
         cdef Task task
-        cdef Py_ssize_t i, lane, blocks = (batch.images + block - 1) // block
+        cdef Py_ssize_t i, lane
         cdef Pass p
         task.template, task.phases, task.block, task.keep = batch.template, phases, block, keep
         task.x, task.pixels, task.images = NULL, NULL, batch.images
