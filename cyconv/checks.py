@@ -219,6 +219,22 @@ def optimizer(value, who: str) -> None:
         )
 
 
+def images(x, input_shape: tuple[int, ...], who: str) -> np.ndarray:
+    """Return a batch of images of a shape, uint8 or floats, with the last axis if it was left out.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If x has another element type or shape.
+    """
+    accepted = (*FLOATS, np.dtype(np.uint8))
+    x = array(x, who, "x", dtypes=accepted)
+    required = ("N", *input_shape)
+    if input_shape[-1] == 1 and matches(x.shape, required[:-1]):
+        x = x[..., np.newaxis]
+    return array(x, who, "x", required, accepted)
+
+
 def labels(value, count: int, classes: int, who: str) -> np.ndarray:
     """Return `value` as `count` class numbers, each from 0 to classes - 1.
 

@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from cyconv import checkpoint, checks
-from cyconv._core import atomic, of
+from cyconv._core import atomic
 from cyconv.geometry import integer
 from cyconv.layers import Layer, Softmax
+from cyconv.layers.table import table
 from cyconv.losses import CrossEntropy, cross_entropy
 from cyconv.optimizers import Optimizer
 from cyconv.passes import Passes
 from cyconv.program import Arenas
-from cyconv.threads import get_num_threads
 from cyconv.training import fit
 
 _DTYPES = ("float32", "float64", *checks.FLOATS)
@@ -170,8 +170,7 @@ class Network:
             If x has another element type or shape.
         """
         training = checks.flag(training, "Network.forward", "training")
-        x = self._floats(self._images(x, "Network.forward"))
-        x = x.astype(np.result_type(x, self._parameters), copy=False)
+        x = self._computed(self._images(x, "Network.forward"))
         return self._passes.forward(x, training, self._counted)
 
     def backward(self, dy: ArrayLike) -> np.ndarray:
@@ -325,16 +324,8 @@ class Network:
 
     def summary(self) -> str:
         """Return a table of the layers, their output shapes and parameters."""
-        rows = [("", "layer", "output", "parameters")]
-        rows += [layer.row() for each in self.layers for layer in each.walk()]
-        widths = [max(len(row[column]) for row in rows) for column in range(4)]
-        lines = [
-            f"{a:>{widths[0]}}  {b:<{widths[1]}}  {c:<{widths[2]}}  {d:>{widths[3]}}"
-            for a, b, c, d in rows
-        ]
-        rule = "-" * len(lines[0])
         total = f"{self._parameters.size:,} parameters, input {checks.shape_text(self.input_shape)}"
-        return "\n".join([lines[0], rule, *lines[1:], rule, total])
+        return table(self.layers, total)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the architecture, the parameters and the state to a safetensors file.
@@ -399,20 +390,5 @@ class Network:
             raise ValueError(f"{who}: x must hold at least one image, got none")
         return checks.labels(labels, count, self.classes, who)
 
-    def _floats(self, x) -> np.ndarray:
-        """Return images as numbers: pixels divided by 255."""
-        if x.dtype == np.uint8:
-            y = np.empty(x.shape, self._parameters.dtype)
-            if x.size:
-                of(y.dtype).elementwise.from_pixels(x.reshape(-1), y.reshape(-1), get_num_threads())
-            return y
-        return x
-
     def _images(self, x, who: str) -> np.ndarray:
-        """Return `x` checked, with its last axis if that was left out."""
-        accepted = (*checks.FLOATS, np.dtype(np.uint8))
-        x = checks.array(x, who, "x", dtypes=accepted)
-        required = ("N", *self.input_shape)
-        if self.input_shape[-1] == 1 and checks.matches(x.shape, required[:-1]):
-            x = x[..., np.newaxis]
-        return checks.array(x, who, "x", required, accepted)
+        return checks.images(x, self.input_shape, who)

@@ -99,7 +99,7 @@ class Passes:
         shape = self._layers[-1].output_shape
         program = self.program(x.dtype, training=training, backward=True)
         memory = program.memory(len(x), get_num_threads()) if len(x) else None
-        y = np.empty((0, *shape), x.dtype)
+        y = np.empty((0, *shape), program.dtype)
         if memory is not None:
             program.check(len(x))
             self._fetch(x.dtype)

@@ -16,7 +16,7 @@ from cyconv import naive, tuning
 from cyconv._core import of
 from tests import reference
 from tests.reference import POOLINGS, arrays, assert_same, everything, pool_everything
-from tests.test_network import (
+from tests.steps import (
     assert_same_gradients,
     in_float64,
     loss_and_gradients,

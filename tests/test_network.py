@@ -1,12 +1,5 @@
 """Networks: the fast step equals the layers, in any number of threads and in little memory."""
 
-import concurrent.futures
-import copy
-import math
-import os
-import pickle
-import sys
-
 import numpy as np
 import pytest
 
@@ -15,37 +8,22 @@ from cyconv import Adam, Network, presets
 from cyconv.layers import Conv2D, Flatten, Im2Col, LeakyReLU, Linear, Softmax
 from tests import reference
 from tests.gradcheck import check_gradient, sides_of_chain
+from tests.steps import (
+    THREADS,
+    assert_same_gradients,
+    copies,
+    in_float64,
+    loss_and_gradients,
+    relative_error_bound,
+    trained,
+)
 from tests.zoo import ALL_NETWORKS, NETWORKS, Square, batch, network
-
-THREADS = [n for n in (1, 2, 3, 5) if n <= 4 * (os.cpu_count() or 1)]
 
 
 @pytest.fixture(params=ALL_NETWORKS)
 def name(request):
     """Return the name of each network in turn."""
     return request.param
-
-
-def in_float64(net, name):
-    """Return the same network with the same parameters in float64."""
-    twin = network(name, dtype=np.float64)
-    for key, parameter in twin.parameters().items():
-        parameter[...] = net.parameters()[key]
-    return twin
-
-
-def copies(arrays):
-    return {key: array.copy() for key, array in arrays.items()}
-
-
-def loss_and_gradients(net, x, labels):
-    """Return the loss by its definition, and the gradients by `Network.backward`."""
-    probabilities = net.forward(x, training=True)
-    rows = np.arange(len(x))
-    dy = np.zeros_like(probabilities)
-    dy[rows, labels] = -1 / (probabilities[rows, labels] * len(x))
-    dx = net.backward(dy)
-    return -np.log(probabilities[rows, labels]).mean(), dx, copies(net.gradients())
 
 
 @pytest.mark.parametrize("name", ["exercise", *NETWORKS])
@@ -67,36 +45,6 @@ def test_gradients_of_a_whole_network_are_the_differences_of_its_loss(name):
     check_gradient(loss, x, dx, "x", most=most)
     for key, parameter in net.parameters().items():
         check_gradient(loss, parameter, gradients[key], key, most=most)
-
-
-def relative_error_bound(net, images):
-    """Return the sum over all products of a step of the bound on a sum of K products.
-
-    Each layer's sums run over its taps forward, over filters and taps for dx, and over the
-    batch's pixels for dweight; errors of different layers add up to first order.
-    """
-    total = 0.0
-    for layer in net.layers:
-        total += reference.relative_bound(np.float64(layer.output_shape[-1]))
-        for parameter in layer.parameters.values():
-            taps, F = parameter.size // parameter.shape[-1], parameter.shape[-1]
-            pixels = images * math.prod(layer.output_shape[:-1])
-            total += reference.relative_bound(np.array([taps, F * taps, pixels], float)).sum()
-    return total
-
-
-def assert_same_gradients(net, expected, bound):
-    """Check gradients in float32 against those in float64.
-
-    One that is zero by nature, as that of a bias before a batch normalisation, is a sum that
-    cancels: it is held against the whole gradient.
-    """
-    whole = np.linalg.norm([np.linalg.norm(gradient) for gradient in expected.values()])
-    assert net.gradients().keys() == expected.keys()
-    for key, gradient in net.gradients().items():
-        error = np.linalg.norm(gradient - expected[key])
-        scale = max(np.linalg.norm(expected[key]), 0.01 * whole)
-        assert error <= bound * scale, f"{key}: {error / scale:.3g} > {bound:.3g}"
 
 
 @pytest.mark.parametrize("images", (2, 37, 300))
@@ -131,15 +79,6 @@ def test_steps_are_complete_when_buffers_start_as_nan(name, request):
     shapes = request.getfixturevalue("nan_buffers")
     assert bits() == expected
     assert shapes
-
-
-def trained(name, steps, images, threads, step=Network.train_step):
-    """Return all bits of a network's parameters and losses after some steps."""
-    cyconv.set_num_threads(threads)
-    net, optimizer = network(name), Adam()
-    x, labels = batch(net, images)
-    losses = [step(net, x, labels, optimizer) for _ in range(steps)]
-    return np.array(losses).tobytes() + net._parameters.tobytes() + net.predict_proba(x).tobytes()
 
 
 @pytest.mark.parametrize(
@@ -286,249 +225,6 @@ def test_layouts_in_memory_give_the_same_bits():
         )
     ]
     assert len(set(losses)) == 1
-
-
-# Parameters, by name and by number.
-
-
-def test_parameters_are_named_views():
-    net = presets.wide()
-    shapes = {name: array.shape for name, array in net.parameters().items()}
-    assert shapes == {
-        "0.weight": (6, 6, 1, 32),
-        "0.bias": (32,),
-        "2.weight": (6, 6, 32, 64),
-        "2.bias": (64,),
-        "5.weight": (3136, 1024),
-        "5.bias": (1024,),
-        "7.weight": (1024, 10),
-        "7.bias": (10,),
-    }
-    assert {name: array.shape for name, array in net.gradients().items()} == shapes
-    x, labels = batch(net, 2)
-    before = net.predict_proba(x)
-    net.parameters()["7.bias"][3] = 50
-    after = net.predict_proba(x)
-    assert (after[:, 3] > 0.999).all()
-    assert not np.array_equal(before, after)
-    np.testing.assert_array_equal(net.forward(x).argmax(axis=1), [3, 3])
-    gradients = net.gradients()
-    net.train_step(x, labels, Adam())
-    assert all(gradient.any() for gradient in gradients.values())
-
-
-def test_the_presets_have_the_sizes_of_the_course():
-    sizes = [
-        sum(array.size for array in preset().parameters().values())
-        for preset in (presets.exercise, presets.wide)
-    ]
-    conv = [8 * 8 * 1 * 4 + 4, 6 * 6 * 4 * 8 + 8, 4 * 4 * 8 * 16 + 16, 3 * 3 * 16 * 10 + 10]
-    assert sizes[0] == sum(conv) == 4934
-    assert sizes[1] == (36 * 32 + 32) + (36 * 32 * 64 + 64) + (3136 * 1024 + 1024) + 10250
-    assert presets.exercise().output_shape == presets.wide().output_shape == (10,)
-
-
-def test_a_seed_decides_the_weights():
-    def bits(seed):
-        return presets.exercise(seed)._parameters.tobytes()
-
-    assert bits(3) == bits(3)
-    assert bits(3) != bits(4)
-    assert bits(0) == presets.exercise()._parameters.tobytes()
-
-
-def test_weights_are_xavier_uniform_and_biases_zero():
-    for name, array in presets.wide().parameters().items():
-        if name.endswith("bias"):
-            assert not array.any()
-        else:
-            # Glorot & Bengio 2010, equation 16: the variance is 2 / (fan_in + fan_out), where the
-            # kernel's size multiplies both fans, and uniform numbers reach sqrt(3 variance).
-            *kernel, features, filters = array.shape
-            variance = 2 / (math.prod(kernel) * (features + filters))
-            assert np.abs(array).max() <= np.float32(math.sqrt(3 * variance))
-            assert np.abs(array).max() > 0.99 * math.sqrt(3 * variance)
-            assert abs(array.mean()) < 5 * math.sqrt(variance / array.size)
-            assert array.var() == pytest.approx(variance, rel=5 / math.sqrt(array.size))
-
-
-def test_a_summary_names_layers_shapes_and_parameters():
-    text = presets.exercise().summary()
-    for piece in ("Conv2D(4, kernel_size=8, stride=2", "(11, 11, 4)", "260", "4,934", "Softmax"):
-        assert piece in text
-
-
-# Memory, threads and processes.
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no getrusage")
-def test_memory_does_not_grow_with_the_batch(python):
-    printed = python(
-        """
-        import resource, sys
-        import numpy as np
-        import cyconv
-
-        def peak():
-            size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            return size if sys.platform == "darwin" else 1024 * size
-
-        net, optimizer = cyconv.presets.exercise(), cyconv.Adam()
-        x, labels = np.ones((8192, 28, 28, 1), np.float32), np.zeros(8192, int)
-        net.train_step(x[:64], labels[:64], optimizer)
-        before = peak()
-        net.train_step(x, labels, optimizer)
-        print(peak() - before)
-        """
-    )
-    assert int(printed) < 32 * 2**20
-
-
-@pytest.mark.parametrize("name", ["exercise", "big Linear in the middle", "a user's layers"])
-def test_many_python_threads_may_predict_on_one_network(name):
-    net = network(name)
-    x, labels = batch(net, 300)
-    expected = net.predict_proba(x).tobytes(), net.evaluate(x, labels)
-    with concurrent.futures.ThreadPoolExecutor(32) as pool:
-        probabilities = [pool.submit(net.predict_proba, x) for _ in range(64)]
-        scores = [pool.submit(net.evaluate, x, labels) for _ in range(32)]
-        assert {future.result(60).tobytes() for future in probabilities} == {expected[0]}
-        assert {future.result(60) for future in scores} == {expected[1]}
-
-
-def test_many_python_threads_may_train_networks_of_their_own():
-    def job(seed):
-        net, optimizer = presets.exercise(seed), Adam()
-        x, labels = batch(net, 50, seed)
-        return [net.train_step(x, labels, optimizer) for _ in range(5)]
-
-    expected = [job(seed) for seed in range(8)]
-    with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(job, range(8))) == expected
-
-
-def test_steps_of_many_python_threads_on_one_network_come_one_after_another():
-    nets, optimizers = (presets.exercise(), presets.exercise()), (Adam(), Adam())
-    x, labels = batch(nets[0], 50)
-    expected = [nets[0].train_step(x, labels, optimizers[0]) for _ in range(64)]
-    with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        steps = [pool.submit(nets[1].train_step, x, labels, optimizers[1]) for _ in range(64)]
-        assert {step.result(60) for step in steps} == set(expected)
-    np.testing.assert_array_equal(nets[1]._parameters, nets[0]._parameters)
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-def test_a_child_forked_after_training_gives_the_same_bits(python):
-    printed = python(
-        """
-        import os
-        import numpy as np
-        import cyconv
-
-        cyconv.set_num_threads(2)
-        net, optimizer = cyconv.presets.exercise(), cyconv.Adam()
-        rng = np.random.default_rng(0)
-        x, labels = rng.random((200, 28, 28, 1), np.float32), rng.integers(0, 10, 200)
-        net.train_step(x, labels, optimizer)
-
-        def work():
-            net.train_step(x, labels, optimizer)
-            return net.predict_proba(x).tobytes() + net.forward(x).tobytes()
-
-        reader, writer = os.pipe()
-        child = os.fork()
-        if child == 0:
-            with os.fdopen(writer, "wb") as out:
-                out.write(work())
-            os._exit(0)
-        os.close(writer)
-        with os.fdopen(reader, "rb") as file:
-            theirs = file.read()
-        print(os.waitpid(child, 0)[1], theirs == work(), len(theirs))
-        """
-    )
-    assert printed.split() == ["0", "True", str(2 * 200 * 10 * 4)]
-
-
-# Copies and pickles.
-
-
-@pytest.fixture(params=("copy", "deepcopy", "pickle"))
-def again(request):
-    """Return each way to make another network of one that is there."""
-    if request.param == "pickle":
-        return lambda net: pickle.loads(pickle.dumps(net))
-    return getattr(copy, request.param)
-
-
-@pytest.mark.parametrize("dtype", (np.float32, np.float64))
-@pytest.mark.parametrize("name", ["exercise", *NETWORKS])
-def test_a_copy_has_the_same_bits_and_goes_its_own_way(name, dtype, again):
-    net = network(name, 3, dtype)
-    x, labels = batch(net)
-    net.train_step(x, labels, Adam())
-    bits = net._parameters.tobytes(), net.predict_proba(x).tobytes()
-    other = again(net)
-    assert type(other) is Network
-    assert repr(other) == repr(net)
-    assert other._parameters.dtype == dtype
-    assert (other._parameters.tobytes(), other.predict_proba(x).tobytes()) == bits
-    loss = other.train_step(x, labels, Adam())
-    assert (net._parameters.tobytes(), net.predict_proba(x).tobytes()) == bits
-    assert net.train_step(x, labels, Adam()) == loss
-    np.testing.assert_array_equal(other._parameters, net._parameters)
-
-
-def test_a_copy_leaves_the_passes_of_the_original_behind(again):
-    net = presets.exercise()
-    x, labels = batch(net, 500)
-    net.train_step(x, labels, Adam())
-    net.forward(x)
-    other = again(net)
-    assert len(pickle.dumps(net)) < net._parameters.nbytes + 2**12
-    with pytest.raises(RuntimeError, match="needs a forward before it"):
-        other.backward(np.ones((500, 10), np.float32))
-    with pytest.raises(RuntimeError, match="needs a forward before it"):
-        other.layers[0].backward(np.ones((500, 11, 11, 4), np.float32))
-    net.backward(np.ones((500, 10), np.float32))
-
-
-def test_a_pickle_serves_another_process(tmp_path, python):
-    net = network("a user's layers")
-    x, _ = batch(net)
-    (tmp_path / "net").write_bytes(pickle.dumps((net, x)))
-    printed = python(
-        f"""
-        import pickle
-        net, x = pickle.loads(open({str(tmp_path / "net")!r}, "rb").read())
-        print(net.predict_proba(x).tobytes().hex())
-        """
-    )
-    assert printed.strip() == net.predict_proba(x).tobytes().hex()
-
-
-# What it is all for.
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return cyconv.datasets.load_digits()
-
-
-def test_it_learns_the_small_digits(digits):
-    (x, labels), held = digits
-    net = presets.exercise()
-    assert net.evaluate(*held)[1] < 0.3
-    history = net.fit(x, labels, epochs=15, batch_size=32, optimizer=Adam(0.003))
-    assert history.loss[-1] < history.loss[0] / 4
-    assert net.evaluate(*held)[1] > 0.85
-
-
-def test_it_learns_mnist(mnist):
-    (x, labels), held = mnist
-    net = presets.exercise()
-    net.fit(x, labels, epochs=1, batch_size=64, optimizer=Adam(0.002))
-    assert net.evaluate(*held)[1] > 0.93
 
 
 # Refusals that are about the data, not the arguments.
