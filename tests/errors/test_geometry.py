@@ -97,7 +97,7 @@ def test_arguments_of_conv1d(argument, value, error):
         Conv1D(**{"out_channels": 2, "kernel_size": 3, argument: value})
 
 
-@pytest.mark.parametrize("argument", ("kernel_size", "stride"))
+@pytest.mark.parametrize("argument", ("kernel_size", "stride", "dilation"))
 def test_arguments_of_conv1d_are_named_as_they_were_given(argument):
     with raises(ValueError, f"Conv1D: {argument} must be at least 1, got 0"):
         Conv1D(**{"out_channels": 2, "kernel_size": 3, argument: 0})

@@ -128,6 +128,47 @@ def test_branches_of_a_residual(body, shortcut, error, text):
 
 
 @pytest.mark.parametrize(
+    ("body", "shortcut", "pieces"),
+    [
+        pytest.param(
+            [Conv2D(4, 3)],
+            None,
+            ("Residual '1': body and shortcut", "got (N, 3, 3, 4) and (N, 5, 5, 2)", "Conv2D("),
+            id="another size",
+        ),
+        pytest.param(
+            [Flatten()],
+            [Conv2D(2, 1)],
+            ("Residual '1': body and shortcut must have outputs of one shape, got (N, 50)",),
+            id="a vector and an image",
+        ),
+        pytest.param(
+            [LeakyReLU(), Linear(2)],
+            None,
+            ("Linear '1.body.1': x must have shape",),
+            id="no vector",
+        ),
+        pytest.param(
+            [LeakyReLU()],
+            [Conv2D(3, 7)],
+            ("Conv2D '1.shortcut.0': kernel 7 is larger than height 5",),
+            id="too large a kernel",
+        ),
+    ],
+)
+def test_branches_that_do_not_fit(body, shortcut, pieces):
+    first, residual = Conv2D(2, 1), layers.Residual(body, shortcut)
+    with raises(ValueError, *pieces):
+        Network([first, residual], (5, 5, 1))
+    assert not any(layer.input_shape for layer in (first, *residual.walk()))  # none is taken
+
+
+def test_the_bounds_of_numbers_are_numbers():
+    assert (BatchNorm(momentum=1).momentum, layers.Dropout(1).p) == (1, 1)
+    assert (BatchNorm(momentum=0).momentum, layers.Dropout(0).p) == (0, 0)
+
+
+@pytest.mark.parametrize(
     ("call", "who", "name"),
     [
         (lambda: Conv2D(1, 8, 3), "Conv2D: arguments after kernel_size", "stride=3"),
