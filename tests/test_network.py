@@ -6,7 +6,7 @@ import pytest
 import cyconv
 from cyconv import Adam, Network, presets
 from cyconv.layers import Conv2D, Flatten, Im2Col, LeakyReLU, Linear, Softmax
-from tests import reference
+from tests import optimizer_reference, reference
 from tests.gradcheck import check_gradient, sides_of_chain
 from tests.steps import (
     THREADS,
@@ -61,7 +61,7 @@ def test_a_training_step_is_forward_backward_and_adam(name, images):
     assert abs(loss - expected_loss) <= bound * max(abs(expected_loss), 1)
     assert_same_gradients(net, expected, bound)
     for key, gradient in net.gradients().items():
-        adam = reference.Adam(gradient.size, 0.01)
+        adam = optimizer_reference.Adam(gradient.size, 0.01)
         moved = adam.step(np.float64(before[key]).ravel(), np.float64(gradient).ravel())
         # A handful of roundings of a step of at most 0.01, and that of the sum.
         allowed = 2.0**-24 * (np.abs(moved) + 16 * 0.01)

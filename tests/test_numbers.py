@@ -10,7 +10,7 @@ import cyconv
 from cyconv import Adam, Network, naive, presets
 from cyconv.layers import LeakyReLU, Linear, Softmax
 from cyconv.losses import cross_entropy
-from tests import reference
+from tests import optimizer_reference, reference
 from tests.reference import NAMES, arrays, by_definition, everything
 from tests.zoo import batch
 
@@ -212,7 +212,7 @@ BETAS = ((0.9, 0.999), (0, 0), (0, 0.999), (0.9, 0), (0.999999, 0.999999))
 def test_adam_is_the_algorithm_for_gradients_of_every_size(dtype, betas, t):
     gradients = np.array([sign * g for g in GRADIENTS for sign in (1, -1)], dtype)
     parameters, expected = np.zeros_like(gradients), np.zeros(gradients.size)
-    ours, theirs = Adam(0.01, betas), reference.Adam(gradients.size, 0.01, betas)
+    ours, theirs = Adam(0.01, betas), optimizer_reference.Adam(gradients.size, 0.01, betas)
     if t:
         kept = {name: np.zeros_like(parameters) for name in ("m", "v")}
         ours.load_state({"t": np.array(t, np.int64), **kept}, parameters)

@@ -9,7 +9,7 @@ import cyconv
 from cyconv import Adam
 from cyconv._core import of
 from cyconv.optimizers import OPTIMIZERS, SGD, AdamW, BaseOptimizer
-from tests import reference
+from tests import optimizer_reference
 
 SETTINGS = [
     {},
@@ -24,7 +24,10 @@ def run(settings, dtype, steps=100, size=1000, threads=1):
     cyconv.set_num_threads(threads)
     rng = np.random.default_rng(0)
     parameters = rng.normal(size=size).astype(dtype)
-    ours, theirs, terms = Adam(**settings), *(reference.Adam(size, **settings) for _ in range(2))
+    ours, theirs, terms = (
+        Adam(**settings),
+        *(optimizer_reference.Adam(size, **settings) for _ in range(2)),
+    )
     expected, total = parameters.astype(np.float64, copy=True), np.zeros(size)
     for step in range(1, steps + 1):
         gradients = (rng.normal(size=size) * 10.0 ** rng.integers(-6, 3, size)).astype(dtype)
@@ -175,8 +178,8 @@ def of_reference(name):
     kind, settings = KINDS[name]
     most = settings.get("max_norm")
     others = {key: value for key, value in settings.items() if key != "max_norm"}
-    optimizer = getattr(reference, kind.__name__)(500, **others)
-    return lambda theta, g: optimizer.step(theta, reference.clipped(g, most))
+    optimizer = getattr(optimizer_reference, kind.__name__)(500, **others)
+    return lambda theta, g: optimizer.step(theta, optimizer_reference.clipped(g, most))
 
 
 def of_pytorch(name):
