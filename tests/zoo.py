@@ -21,7 +21,6 @@ from cyconv.layers import (
     ReLU,
     Residual,
     Softmax,
-    Tanh,
 )
 
 
@@ -108,7 +107,6 @@ LAYERS = {
     "LeakyReLU": Row(lambda: LeakyReLU(), (4, 3, 2)),
     "LeakyReLU slope 0": Row(lambda: LeakyReLU(0), (9,)),
     "ReLU": Row(lambda: ReLU(), (4, 3, 2)),
-    "Tanh": Row(lambda: Tanh(), (4, 3, 2), 8),
     "MaxPool2D": Row(lambda: MaxPool2D(2), (6, 4, 3), 4),
     "MaxPool2D overlapping": Row(
         lambda: MaxPool2D((3, 2), stride=(2, 1), padding=(1, 0)), (7, 5, 17), 8
@@ -128,7 +126,7 @@ LAYERS = {
         lambda: Residual([Conv2D(6, 3, stride=2, padding=1)], [Conv2D(6, 1, stride=2)]), (5, 7, 4)
     ),
     "Residual of everything": Row(
-        lambda: Residual([*pointwise_block(), Residual([Tanh()], [Dropout(0.3)])], [BatchNorm()]),
+        lambda: Residual([*pointwise_block(), Residual([ReLU()], [Dropout(0.3)])], [BatchNorm()]),
         (5, 4, 4),
         256,
     ),
@@ -185,7 +183,7 @@ NETWORKS = {
         lambda: [Linear(300), LeakyReLU(), LeakyReLU(0.5), Softmax()], (250,)
     ),
     "pooling": Row(
-        lambda: [Conv2D(6, 3, padding=1), ReLU(), MaxPool2D(2), Conv2D(8, 3), Tanh(),
+        lambda: [Conv2D(6, 3, padding=1), ReLU(), MaxPool2D(2), Conv2D(8, 3), LeakyReLU(),
                  AvgPool2D(2, rounding="floor"), Flatten(), Linear(4)],
         (10, 10, 2),
     ),

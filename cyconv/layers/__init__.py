@@ -1,6 +1,6 @@
 """The layers of a network."""
 
-from cyconv.layers.activations import LeakyReLU, ReLU, Softmax, Tanh
+from cyconv.layers.activations import LeakyReLU, ReLU, Softmax
 from cyconv.layers.base import Layer
 from cyconv.layers.conv import Conv1D, Conv2D
 from cyconv.layers.dropout import Dropout
@@ -27,5 +27,4 @@ __all__ = [
     "ReLU",
     "Residual",
     "Softmax",
-    "Tanh",
 ]

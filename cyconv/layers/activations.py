@@ -49,16 +49,6 @@ class ReLU(LeakyReLU):
         return graph.node(self, "Relu", value)
 
 
-class Tanh(Layer):
-    """``f(x) = (exp(x) - exp(-x)) / (exp(x) + exp(-x))``."""
-
-    def operations(self, program: Program, x: int) -> int:
-        return program.add(program.kernels.activation.Tanh(math.prod(self.input_shape)), x)
-
-    def onnx(self, graph: Graph, value: Value) -> Value:
-        return graph.node(self, "Tanh", value)
-
-
 class Softmax(Layer):
     """``f(x_i) = exp(x_i) / sum_j exp(x_j)`` over the last axis, shifted by the maximum.
 
