@@ -21,6 +21,7 @@ from cyconv.layers import (
     ReLU,
     Residual,
     Softmax,
+    Tanh,
 )
 
 
@@ -106,6 +107,7 @@ LAYERS = {
     "Linear wide": Row(lambda: Linear(150), (130,)),
     "LeakyReLU": Row(lambda: LeakyReLU(), (4, 3, 2)),
     "LeakyReLU slope 0": Row(lambda: LeakyReLU(0), (9,)),
+    "Tanh": Row(lambda: Tanh(), (4, 3, 2), 8),
     "ReLU": Row(lambda: ReLU(), (4, 3, 2)),
     "MaxPool2D": Row(lambda: MaxPool2D(2), (6, 4, 3), 4),
     "MaxPool2D overlapping": Row(

@@ -10,6 +10,7 @@ from cyconv.layers.linear import Linear
 from cyconv.layers.norm import BatchNorm
 from cyconv.layers.pooling import AvgPool2D, GlobalAvgPool2D, MaxPool2D
 from cyconv.layers.residual import Residual
+from cyconv.layers.tanh import Tanh
 
 __all__ = [
     "AvgPool2D",
@@ -27,4 +28,5 @@ __all__ = [
     "ReLU",
     "Residual",
     "Softmax",
+    "Tanh",
 ]
