@@ -23,6 +23,7 @@ from cyconv.layers import (
     ReLU,
     Residual,
     Softmax,
+    Tanh,
 )
 from tests import reference
 from tests.zoo import ALL_NETWORKS, LAYERS, NETWORKS, PRESETS, Gain, Row, Square, network
@@ -177,7 +178,7 @@ LAYOUTS = {
     "BatchNorm of a line": (Row(lambda: [BatchNorm()], (6, 3)), ["BatchNormalization", None]),
     "BatchNorm of a vector": (Row(lambda: [BatchNorm()], (5,)), []),
     "one dimension": (
-        Row(lambda: [Conv1D(4, 3), BatchNorm(), ReLU(), Conv1D(2, 3), Flatten()], (9, 3)),
+        Row(lambda: [Conv1D(4, 3), BatchNorm(), Tanh(), Conv1D(2, 3), Flatten()], (9, 3)),
         ["Conv", "Flatten"],
     ),
     "Softmax in the middle": (
@@ -188,7 +189,7 @@ LAYOUTS = {
         Row(lambda: [Im2Col(3), BatchNorm(), Conv2D(6, 1), Flatten()], (6, 6, 2)),
         ["Conv", "Flatten"],
     ),
-    "flat": (Row(lambda: [Linear(4), BatchNorm(), Residual([Linear(4), ReLU()])], (7,)), []),
+    "flat": (Row(lambda: [Linear(4), BatchNorm(), Residual([Linear(4), Tanh()])], (7,)), []),
     "Residual first": (
         Row(lambda: [Residual([Conv2D(2, 3, padding=1), BatchNorm(), ReLU()]), Flatten()],
             (5, 4, 2)),
@@ -207,7 +208,7 @@ LAYOUTS = {
     "Residuals in one another": (
         Row(lambda: [Conv2D(3, 3),
                      Residual([ReLU(), Residual([Conv2D(3, 1)], [Dropout()])], [BatchNorm()]),
-                     ReLU()], (5, 5, 1)),
+                     Tanh()], (5, 5, 1)),
         ["Conv", None],
     ),
     "Dropout": (Row(lambda: [Dropout()], (3, 4, 2)), []),
@@ -305,7 +306,7 @@ class ExportedGain(Gain):
 
 
 def test_a_users_layer_can_bring_its_own_node(exported):
-    layers = [ReLU(), Cube(), Conv2D(4, 3), ExportedSquare(), ExportedGain(), Conv2D(2, 3)]
+    layers = [Tanh(), Cube(), Conv2D(4, 3), ExportedSquare(), ExportedGain(), Conv2D(2, 3)]
     check_against_forward(Network(layers, (7, 7, 1)), exported)
 
 

@@ -151,6 +151,7 @@ OPERATORS = {
     "MaxPool": ("maxpool", functools.partial(pool, layers.MaxPool2D)),
     "Relu": ("relu", lambda attributes, x: element_by_element(layers.ReLU(), x)),
     "Softmax": ("softmax", softmax),
+    "Tanh": ("tanh", lambda attributes, x: element_by_element(layers.Tanh(), x)),
 }
 
 

@@ -63,6 +63,7 @@ CONTRACT = {
     "layers.Linear": "out_features, *, bias=True",
     "layers.LeakyReLU": "negative_slope=0.1",
     "layers.ReLU": "",
+    "layers.Tanh": "",
     "layers.Softmax": "",
     "layers.Flatten": "",
     "layers.MaxPool2D": "kernel_size, *, stride=None, padding=0, rounding='exact'",

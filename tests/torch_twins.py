@@ -104,6 +104,7 @@ _MODULES = {
     "MaxPool2D": lambda nn, layer: nn.MaxPool2d(**_window(layer)),
     "ReLU": lambda nn, layer: nn.ReLU(),
     "Residual": _residual,
+    "Tanh": lambda nn, layer: nn.Tanh(),
 }
 
 

@@ -128,7 +128,7 @@ LAYERS = {
         lambda: Residual([Conv2D(6, 3, stride=2, padding=1)], [Conv2D(6, 1, stride=2)]), (5, 7, 4)
     ),
     "Residual of everything": Row(
-        lambda: Residual([*pointwise_block(), Residual([ReLU()], [Dropout(0.3)])], [BatchNorm()]),
+        lambda: Residual([*pointwise_block(), Residual([Tanh()], [Dropout(0.3)])], [BatchNorm()]),
         (5, 4, 4),
         256,
     ),
@@ -185,7 +185,7 @@ NETWORKS = {
         lambda: [Linear(300), LeakyReLU(), LeakyReLU(0.5), Softmax()], (250,)
     ),
     "pooling": Row(
-        lambda: [Conv2D(6, 3, padding=1), ReLU(), MaxPool2D(2), Conv2D(8, 3), LeakyReLU(),
+        lambda: [Conv2D(6, 3, padding=1), ReLU(), MaxPool2D(2), Conv2D(8, 3), Tanh(),
                  AvgPool2D(2, rounding="floor"), Flatten(), Linear(4)],
         (10, 10, 2),
     ),
