@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import cyconv
+from cyconv.layers import Layer
 
 TURNS, TURN, ATTEMPTS = 9, 0.004, 3  # seconds of a turn
 pytestmark = pytest.mark.skipif(
@@ -47,6 +48,25 @@ def layers(batch):
     return forward_and_backward
 
 
+class Same(Layer):
+    """A layer in NumPy that takes no time of its own."""
+
+    def forward(self, x):
+        return x
+
+    def backward(self, dy):
+        return dy
+
+
+def interrupted_step(batch):
+    """Return a training step of the exercise network with a layer in NumPy in the middle."""
+    x, labels = images(batch)
+    layers = [layer.fresh() for layer in cyconv.presets.exercise().layers]
+    net = cyconv.Network([*layers[:4], Same(), *layers[4:]])
+    adam = cyconv.Adam(1e-7)
+    return lambda: net.train_step(x, labels, adam)
+
+
 def predict(batch):
     """Return a prediction of the exercise network."""
     x, _ = images(batch)
@@ -80,6 +100,7 @@ RATIOS = {  # slower, faster, the least ratio of their times
     "one image does not cost a batch": (step(64), step(1), 4),
     "images of a large batch cost no more": (step(64), step(256), 0.6 / 4),
     "pixels of a large image cost no more": (conv(cyconv, 16, 28), conv(cyconv, 1, 112), 0.6),
+    "what is around a layer in NumPy stays fast": (step(64), interrupted_step(64), 0.7),
     "images in uint8 cost no more": (step(64), step(64, np.uint8), 0.6),
 }  # fmt: skip
 
