@@ -71,9 +71,9 @@ def array(value, who: str, name: str, shape=None, dtypes=FLOATS) -> np.ndarray:
         )
     if result.flags.c_contiguous and result.flags.aligned:
         return result
-    room = allocate(result.shape, result.dtype, who, name)
-    room[...] = result
-    return room
+    copy = allocate(result.shape, result.dtype, who, name)
+    copy[...] = result
+    return copy
 
 
 def _any_array(value, who: str, name: str) -> np.ndarray:

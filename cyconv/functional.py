@@ -204,26 +204,36 @@ def conv2d_backward(
     if len(x) == 0:
         return dx, np.zeros_like(weight), np.zeros(F, x.dtype)
     height = part_height(geometry, F, len(x), x.itemsize)
-    span = max(height, geometry.OH)  # whole images
-    parts = -(-len(x) * geometry.OH // span) * -(-span // height)
+    whole = max(height, geometry.OH)  # rows of whole images
+    parts = -(-len(x) * geometry.OH // whole) * -(-whole // height)
     tile = tile_rows(geometry, height, x.itemsize)
-    lanes = np.empty((min(tuning.ACCUMULATORS, parts), weight.size + F), x.dtype)
-    threads = min(get_num_threads(), len(lanes))
+    accumulators = np.empty((min(tuning.ACCUMULATORS, parts), weight.size + F), x.dtype)
+    threads = min(get_num_threads(), len(accumulators))
     cols = scratch_columns(geometry, tile, threads, x.dtype, "conv2d_backward")
     transposed = weight.reshape(-1, F).T if need_dx else weight.reshape(F, -1)
     transposed = np.ascontiguousarray(transposed)
     of(x.dtype).conv.conv2d_backward(
-        dy, x, weight, transposed, dx, lanes, cols, geometry._asdict(), height, tile, threads
+        dy,
+        x,
+        weight,
+        transposed,
+        dx,
+        accumulators,
+        cols,
+        geometry._asdict(),
+        height,
+        tile,
+        threads,
     )
-    total = np.empty(lanes.shape[1], x.dtype)
-    of(x.dtype).elementwise.add_up(lanes, total, threads)
+    total = np.empty(accumulators.shape[1], x.dtype)
+    of(x.dtype).elementwise.add_up(accumulators, total, threads)
     return dx, total[: weight.size].reshape(weight.shape), total[weight.size :]
 
 
 def part_height(geometry: Geometry, F: int, images: int, itemsize: int) -> int:
-    """Return the output rows of one part of a batch: of whole images, or a strip of an image.
+    """Return the output rows of one part of a batch: whole images, or a strip of one image.
 
-    Images are cut where there are fewer than lanes.
+    Images are cut into strips if there are fewer images than accumulators.
     """
     OH, OW = geometry.OH, geometry.OW
     if images < tuning.ACCUMULATORS:
@@ -249,7 +259,7 @@ def tile_rows(geometry: Geometry, rows: int, itemsize: int) -> int:
 def scratch_columns(
     geometry: Geometry, tile: int, threads: int, dtype: DTypeLike, who: str
 ) -> np.ndarray:
-    """Return room for the columns of one tile of output rows for each thread."""
+    """Return scratch memory for the columns of one tile of output rows for each thread."""
     checks.blas_extent(tile * geometry.OW, who, "the number of pixels in one output row")
     size = max(1, tile * geometry.OW * geometry.taps)
     return checks.aligned(threads, size, dtype, who, "columns")

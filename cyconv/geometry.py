@@ -34,7 +34,7 @@ class Placing(NamedTuple):
 
 
 class Geometry(NamedTuple):
-    """One convolution's or pooling's sizes for one image; the fields of the kernels' ``Window``.
+    """One convolution's or pooling's sizes for one image; also the kernels' struct.
 
     An output element reads the input at ``ih = oh*stride_h + kh*dilation_h - pad_top`` and
     ``iw = ow*stride_w + kw*dilation_w - pad_left``; what lies outside the image counts as zero.

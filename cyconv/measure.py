@@ -148,11 +148,11 @@ def draw(convolution, images: int, random) -> tuple:
 
 def passes(package, convolution, x, weight, bias, dy) -> dict:
     """Return the two passes as tasks, by the functions of `package`: cyconv or cyconv.naive."""
-    window = convolution.stride, convolution.padding
+    placing = convolution.stride, convolution.padding
     more = convolution.dilation, convolution.groups, convolution.rounding
     return {
-        "forward": lambda: (package.conv2d(x, weight, bias, *window, *more),),
-        "backward": lambda: package.conv2d_backward(dy, x, weight, *window, True, *more),
+        "forward": lambda: (package.conv2d(x, weight, bias, *placing, *more),),
+        "backward": lambda: package.conv2d_backward(dy, x, weight, *placing, True, *more),
     }
 
 

@@ -13,7 +13,7 @@ from cython cimport floating
 from libc.math cimport INFINITY, isnan
 
 from cyconv import checks, functional, pooling
-from cyconv._core.columns cimport Window
+from cyconv._core.geometry cimport Geometry
 from cyconv.geometry import Placing
 
 
@@ -114,7 +114,7 @@ def avg_pool2d_backward(dy, input_shape, kernel_size, stride=None, padding=0, ro
     return dx
 
 
-def _im2col(const floating[:, :, :, ::1] x, floating[:, ::1] cols, Window g):
+def _im2col(const floating[:, :, :, ::1] x, floating[:, ::1] cols, Geometry g):
     cdef Py_ssize_t n, oh, ow, kh, kw, c, ih, iw, row, tap
     with nogil:
         for n in range(x.shape[0]):
@@ -133,7 +133,7 @@ def _im2col(const floating[:, :, :, ::1] x, floating[:, ::1] cols, Window g):
                                     cols[row, tap] = x[n, ih, iw, c]
 
 
-def _col2im(const floating[:, ::1] cols, floating[:, :, :, ::1] x, Window g):
+def _col2im(const floating[:, ::1] cols, floating[:, :, :, ::1] x, Geometry g):
     cdef Py_ssize_t n, oh, ow, kh, kw, c, ih, iw, row, tap
     with nogil:
         for n in range(x.shape[0]):
@@ -153,7 +153,7 @@ def _col2im(const floating[:, ::1] cols, floating[:, :, :, ::1] x, Window g):
 
 def _conv2d(
     const floating[:, :, :, ::1] x, const floating[:, :, :, ::1] weight,
-    floating[:, :, :, ::1] y, Window g,
+    floating[:, :, :, ::1] y, Geometry g,
 ):
     cdef Py_ssize_t n, oh, ow, kh, kw, group, c, f, ih, iw, groups = g.pitch // g.C
     cdef Py_ssize_t filters = weight.shape[3] // groups   # of a group
@@ -178,7 +178,7 @@ def _conv2d(
 
 def _conv2d_backward_weight(
     const floating[:, :, :, ::1] dy, const floating[:, :, :, ::1] x,
-    floating[:, :, :, ::1] dweight, floating[::1] dbias, Window g,
+    floating[:, :, :, ::1] dweight, floating[::1] dbias, Geometry g,
 ):
     cdef Py_ssize_t n, oh, ow, kh, kw, group, c, f, ih, iw, groups = g.pitch // g.C
     cdef Py_ssize_t filters = dy.shape[3] // groups   # of a group
@@ -207,7 +207,7 @@ def _conv2d_backward_weight(
 
 def _conv2d_backward_input(
     const floating[:, :, :, ::1] dy, const floating[:, :, :, ::1] weight,
-    floating[:, :, :, ::1] dx, Window g,
+    floating[:, :, :, ::1] dx, Geometry g,
 ):
     cdef Py_ssize_t n, oh, ow, kh, kw, group, c, f, ih, iw, groups = g.pitch // g.C
     cdef Py_ssize_t filters = dy.shape[3] // groups   # of a group
@@ -230,7 +230,7 @@ def _conv2d_backward_input(
                                             weight[kh, kw, c, f] * dy[n, oh, ow, f])
 
 
-def _max_pool2d(const floating[:, :, :, ::1] x, floating[:, :, :, ::1] y, Window g):
+def _max_pool2d(const floating[:, :, :, ::1] x, floating[:, :, :, ::1] y, Geometry g):
     cdef Py_ssize_t n, oh, ow, kh, kw, c, ih, iw
     with nogil:
         for n in range(x.shape[0]):
@@ -251,7 +251,7 @@ def _max_pool2d(const floating[:, :, :, ::1] x, floating[:, :, :, ::1] y, Window
 
 def _max_pool2d_backward(
     const floating[:, :, :, ::1] dy, const floating[:, :, :, ::1] x, floating[:, :, :, ::1] dx,
-    Window g,
+    Geometry g,
 ):
     cdef Py_ssize_t n, oh, ow, kh, kw, c, ih, iw, max_h, max_w
     cdef floating value, best
@@ -274,7 +274,7 @@ def _max_pool2d_backward(
                         dx[n, max_h, max_w, c] += dy[n, oh, ow, c]
 
 
-def _avg_pool2d(const floating[:, :, :, ::1] x, floating[:, :, :, ::1] y, Window g):
+def _avg_pool2d(const floating[:, :, :, ::1] x, floating[:, :, :, ::1] y, Geometry g):
     cdef Py_ssize_t n, oh, ow, kh, kw, c, ih, iw, count
     with nogil:
         for n in range(x.shape[0]):
@@ -295,7 +295,7 @@ def _avg_pool2d(const floating[:, :, :, ::1] x, floating[:, :, :, ::1] y, Window
 
 
 def _avg_pool2d_backward(
-    const floating[:, :, :, ::1] dy, floating[:, :, :, ::1] dx, Window g,
+    const floating[:, :, :, ::1] dy, floating[:, :, :, ::1] dx, Geometry g,
 ):
     cdef Py_ssize_t n, oh, ow, kh, kw, c, ih, iw, count
     with nogil:

@@ -66,7 +66,7 @@ class Blocks:
             self._loss_at = program.sums_at[step]
             nodes.append((op, where, offsets, places.needed(step.writes[0])))
             if op.size and program.goes_back:
-                segments.append((gradients, op.first, op.size))
+                segments.append((gradients, op.offset, op.size))
                 gradients += op.size
         gradients = whole_lines(gradients)
         self.stage = program.kernels.stage.Stage(
@@ -144,9 +144,9 @@ class WholeBatch:
         op, arenas = step.op, program.arenas
         self._op, self._linear, self._who = op, program.kernels.linear, program.who
         self._elementwise = program.kernels.elementwise
-        shape, end = (op.inputs, op.outputs), op.first + op.size
+        shape, end = (op.inputs, op.outputs), op.offset + op.size
         self._weight, self._dweight = (
-            arena[op.first : op.first + op.weights].reshape(shape)
+            arena[op.offset : op.offset + op.weights].reshape(shape)
             for arena in (arenas.parameters, arenas.gradients)
         )
         self._bias, self._dbias = (
@@ -189,12 +189,12 @@ class WholeBatch:
     def _workspace(self, memory: Memory) -> tuple[np.ndarray, np.ndarray, int, int]:
         """Return working memory and tile sizes of linear.backward."""
         N, (K, F), dtype = memory.images, self._weight.shape, self._weight.dtype
-        tile, panel = tile_width(K), 64
+        tile, dx_images = tile_width(K), 64
         (dy_transposed,) = checks.aligned(1, N * F, dtype, "Linear", "working memory")
         dx_transposed = checks.aligned(
-            memory.threads, panel * tile, dtype, "Linear", "working memory"
+            memory.threads, dx_images * tile, dtype, "Linear", "working memory"
         )
-        return dy_transposed, dx_transposed, tile, panel
+        return dy_transposed, dx_transposed, tile, dx_images
 
 
 def tile_width(size: int) -> int:

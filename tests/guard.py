@@ -31,14 +31,14 @@ def empty(shape, dtype, side):
     """Return an array of NaN, or of -1, that ends or begins where a forbidden page does."""
     dtype, page = np.dtype(dtype), mmap.PAGESIZE
     size = math.prod(shape) * dtype.itemsize
-    room = -(-size // page) * page
-    pages = mmap.mmap(-1, page + room + page, mmap.MAP_PRIVATE | mmap.MAP_ANON)
+    whole = -(-size // page) * page
+    pages = mmap.mmap(-1, page + whole + page, mmap.MAP_PRIVATE | mmap.MAP_ANON)
     memory = np.frombuffer(pages, np.uint8)
-    first = page if side == "before" else page + room - size
+    first = page if side == "before" else page + whole - size
     array = memory[first : first + size]
     array[...] = 0xFF
     forbid(memory.ctypes.data)
-    forbid(memory.ctypes.data + page + room)
+    forbid(memory.ctypes.data + page + whole)
     return array.view(dtype).reshape(shape)
 
 

@@ -167,7 +167,7 @@ def random_cases(count, seed=0, varied=False):
     return [random_case(rng, varied) for _ in range(count)]
 
 
-# Large enough for several tiles, blocks and lanes, with sums long enough to round.
+# Large enough for several tiles, blocks and accumulators, with sums long enough to round.
 LARGE = [
     Case((37, 28, 28, 1), 4, (8, 8), 2, 0, ((0, 0), (0, 0)), (11, 11)),
     Case((5, 14, 14, 32), 64, (6, 6), 2, 2, ((2, 2), (2, 2)), (7, 7)),

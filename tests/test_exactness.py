@@ -38,7 +38,7 @@ def problems(count, seed=0):
 
 @contextmanager
 def cuts(seed=0):
-    """Give f(), which changes into how large tiles, blocks and lanes a batch is cut."""
+    """Yield a function that draws new tile, part and accumulator sizes."""
     rng = np.random.default_rng(seed)
     names = "TILE_BYTES", "ACCUMULATORS", "MIN_PIXELS", "MIN_PRODUCTS"
     before = {name: getattr(tuning, name) for name in names}
@@ -58,26 +58,25 @@ def cuts(seed=0):
 
 @pytest.fixture
 def cut_into(monkeypatch):
-    """Return how often a kernel was to cut its batch into several of what."""
+    """Count how often each kind of split occurred."""
     seen = Counter()
 
-    def count_forward(conv2d, x, weight, bias, y, cols, window, tile, threads):
-        seen["tiles, forward"] += tile < len(x) * window["OH"]
-        conv2d(x, weight, bias, y, cols, window, tile, threads)
+    def count_forward(conv2d, x, weight, bias, y, cols, geometry, tile, threads):
+        seen["tiles, forward"] += tile < len(x) * geometry["OH"]
+        conv2d(x, weight, bias, y, cols, geometry, tile, threads)
 
-    def count_backward(
-        backward, dy, x, weight, transposed, dx, lanes, cols, window, height, tile, threads
-    ):
-        images, strips = height > window["OH"], height < window["OH"]
-        several = len(lanes) * height < len(x) * window["OH"]
-        seen["lanes"] += len(lanes) > 1
-        seen["parts a lane"] += several
+    def count_backward(backward, dy, x, weight, transposed, dx, accumulators, cols, *sizes):
+        geometry, height, tile, _ = sizes
+        images, strips = height > geometry["OH"], height < geometry["OH"]
+        several = len(accumulators) * height < len(x) * geometry["OH"]
+        seen["accumulators"] += len(accumulators) > 1
+        seen["parts an accumulator"] += several
         seen["images a part"] += images
-        seen["images a part, parts a lane"] += images and several
+        seen["images a part, parts an accumulator"] += images and several
         seen["strips an image"] += strips
-        seen["strips an image, parts a lane"] += strips and several
+        seen["strips an image, parts an accumulator"] += strips and several
         seen["tiles a part"] += tile < height
-        backward(dy, x, weight, transposed, dx, lanes, cols, window, height, tile, threads)
+        backward(dy, x, weight, transposed, dx, accumulators, cols, *sizes)
 
     for conv in (of(dtype).conv for dtype in ("float32", "float64")):
         monkeypatch.setattr(conv, "conv2d", partial(count_forward, conv.conv2d))

@@ -77,16 +77,16 @@ def test_inputs_may_be_read_only_and_stay_as_they_are(problems):
 
 
 def misaligned(array):
-    room = np.zeros(array.nbytes + 1, np.uint8)[1:]
-    result = room.view(array.dtype).reshape(array.shape)
+    buffer = np.zeros(array.nbytes + 1, np.uint8)[1:]
+    result = buffer.view(array.dtype).reshape(array.shape)
     result[...] = array
     assert not result.flags.aligned or array.size == 0
     return result
 
 
 def sliced(array):
-    room = np.full([2 * extent for extent in array.shape], np.nan, array.dtype)
-    result = room[tuple(slice(None, None, 2) for _ in array.shape)]
+    buffer = np.full([2 * extent for extent in array.shape], np.nan, array.dtype)
+    result = buffer[tuple(slice(None, None, 2) for _ in array.shape)]
     result[...] = array
     return result
 

@@ -4,13 +4,14 @@ Where columns are made the rows are cut into tiles whose columns fit the cache. 
 fixed by shapes, or without effect on a sum, so the result never depends on the number of threads.
 """
 
-from cyconv._core.columns cimport Window, col2im_rows, im2col_rows, is_identity
+from cyconv._core.columns cimport col2im_rows, im2col_rows
 from cyconv._core.depthwise cimport (
     depthwise_forward,
     depthwise_input,
     depthwise_weight,
     is_depthwise,
 )
+from cyconv._core.geometry cimport Geometry, is_identity
 from cyconv._core.packed cimport packed_forward, packed_weight, reads_image
 from cyconv._core.products cimport (
     Product,
@@ -23,47 +24,47 @@ from cyconv._core.real cimport real
 from cyconv._core.windows cimport can_read_windows, windows_forward
 
 
-cdef inline Product product(const Window* g, Py_ssize_t F, Py_ssize_t rows) noexcept nogil:
+cdef inline Product product(const Geometry* g, Py_ssize_t F, Py_ssize_t rows) noexcept nogil:
     """Return the product of one group of F filters on some output rows."""
     cdef Py_ssize_t K = g.KH * g.KW * g.C
     return Product(rows * g.OW, K, F // (g.pitch // g.C), g.pitch if is_identity(g) else K, F)
 
 
 cdef inline const real* columns_of(
-    const real* x, real* cols, const Window* g, Py_ssize_t first, Py_ssize_t last,
+    const real* x, real* cols, const Geometry* g, Py_ssize_t begin, Py_ssize_t end,
 ) noexcept nogil:
     """Return the columns of some output rows: the image itself, or `cols`, once filled."""
     if is_identity(g):
-        return x + first * g.W * g.pitch
-    im2col_rows(x, cols, g, first, last)
+        return x + begin * g.W * g.pitch
+    im2col_rows(x, cols, g, begin, end)
     return cols
 
 
 cdef inline void conv_forward(
     const real* x, const real* weight, const real* bias, real* y, real* cols,
-    const Window* g, Py_ssize_t F, real slope, Py_ssize_t first, Py_ssize_t last,
+    const Geometry* g, Py_ssize_t F, real slope, Py_ssize_t begin, Py_ssize_t end,
     Py_ssize_t tile,
 ) noexcept nogil:
-    """y = leaky_relu(im2col(x) · weight + bias) for the output rows first <= (n, oh) < last.
+    """y = leaky_relu(im2col(x) · weight + bias) for the output rows begin <= (n, oh) < end.
 
     Each of g.pitch // g.C groups has g.C channels and as many of the F filters as each other.
-    `x` and `y` are the whole batch, `cols` has room for `tile` rows; a slope of 1 leaves out the
-    LeakyReLU.
+    `x` and `y` are the whole batch, `cols` holds the columns of `tile` rows; a slope of 1 leaves
+    out the LeakyReLU.
     Writes: y of these rows.   Aliasing: none allowed.
     Parallel over: nothing.    Retains: nothing.
     """
-    cdef Py_ssize_t row = first, stop, group
+    cdef Py_ssize_t row = begin, stop, group
     cdef Product p
     cdef const real* source
     cdef real* out
     if is_depthwise(g, F):
-        depthwise_forward(x, weight, bias, y, g, slope, first, last)
+        depthwise_forward(x, weight, bias, y, g, slope, begin, end)
         return
     if can_read_windows(g, F):
-        windows_forward(x, weight, bias, y, g, F, slope, first, last)
+        windows_forward(x, weight, bias, y, g, F, slope, begin, end)
         return
-    while row < last:
-        stop = min(row + tile, last)
+    while row < end:
+        stop = min(row + tile, end)
         out = y + row * g.OW * F
         if reads_image(g, F):
             packed_forward(x, weight, out, g, row, stop, F)
@@ -79,29 +80,29 @@ cdef inline void conv_forward(
 
 cdef inline void conv_backward(
     const real* x, const real* weight, const real* transposed, const real* dy,
-    real* dx, real* dweight, real* dbias, real* cols, const Window* g, Py_ssize_t F,
-    Py_ssize_t first, Py_ssize_t last, Py_ssize_t tile, bint accumulate,
+    real* dx, real* dweight, real* dbias, real* cols, const Geometry* g, Py_ssize_t F,
+    Py_ssize_t begin, Py_ssize_t end, Py_ssize_t tile, bint accumulate,
 ) noexcept nogil:
     """dweight (+)= colsᵀ · dy, dbias (+)= column sums of dy, dx += col2im(dy · weightᵀ).
 
-    For the output rows first <= (n, oh) < last; `x`, `dy` and `dx` are the whole batch, and
+    For the output rows begin <= (n, oh) < end; `x`, `dy` and `dx` are the whole batch, and
     `transposed` is weightᵀ. The parameters' gradients are added to if `accumulate`. A dx of NULL is
     left out; where the image is its own columns, dx is written. `cols` is overwritten.
     Writes: dweight, dbias, dx.   Aliasing: none allowed.
     Parallel over: nothing.       Retains: nothing.
     """
-    cdef Py_ssize_t row = first, stop, group
+    cdef Py_ssize_t row = begin, stop, group
     cdef Product p
     cdef const real* source
     cdef const real* dy_tile
-    column_sums(dy + first * g.OW * F, dbias, (last - first) * g.OW, F, accumulate)
+    column_sums(dy + begin * g.OW * F, dbias, (end - begin) * g.OW, F, accumulate)
     if is_depthwise(g, F):
-        depthwise_weight(x, dy, dweight, g, first, last, accumulate)
+        depthwise_weight(x, dy, dweight, g, begin, end, accumulate)
         if dx != NULL:
-            depthwise_input(dy, weight, dx, g, first, last)
+            depthwise_input(dy, weight, dx, g, begin, end)
         return
-    while row < last:
-        stop = min(row + tile, last)
+    while row < end:
+        stop = min(row + tile, end)
         p = product(g, F, stop - row)
         for group in range(g.pitch // g.C):
             dy_tile = dy + row * g.OW * F + group * p.F
@@ -121,7 +122,7 @@ cdef inline void conv_backward(
 
 cdef inline void backward_input(
     const real* dy, const real* weight, const real* transposed, real* dx, real* cols,
-    const Window* g, Py_ssize_t row, const Product* p,
+    const Geometry* g, Py_ssize_t row, const Product* p,
 ) noexcept nogil:
     """dx += col2im(dy · weightᵀ) from the output row `row` on, for one group."""
     if is_identity(g):

@@ -8,30 +8,10 @@ groups of channels, only the C channels of a tap are neighbours in the image.
 
 from libc.string cimport memcpy, memset
 
+from cyconv._core.axis cimport Axis, Range, axis_across, axis_down, inside, taps_at
+from cyconv._core.geometry cimport Geometry, has_runs
 from cyconv._core.kernel cimport kernel
 from cyconv._core.real cimport real
-
-
-cdef struct Window:
-    # One convolution's sizes for one image: the fields of cyconv.geometry.Geometry. Of several
-    # groups it is one group's: `C` channels of an image that has `pitch` of them at each pixel.
-    Py_ssize_t H, W, C, KH, KW, OH, OW, stride_h, stride_w, pad_top, pad_left
-    Py_ssize_t dilation_h, dilation_w, pad_bottom, pad_right
-    Py_ssize_t pitch
-
-
-cdef inline bint is_identity(const Window* g) noexcept nogil:
-    """Tell whether the column matrix is the image itself (1x1 kernel, stride 1, no padding).
-
-    Its rows are `pitch` floats apart.
-    """
-    return (g.KH == 1 and g.KW == 1 and g.stride_h == 1 and g.stride_w == 1
-            and g.OH == g.H and g.OW == g.W)
-
-
-cdef inline bint has_runs(const Window* g) noexcept nogil:
-    """Tell whether the taps (kw, c) of one kh are neighbours in the image, and so are the lines."""
-    return g.pitch == g.C and g.dilation_h == 1 and g.dilation_w == 1
 
 
 cdef inline void copy(real* target, const real* source, Py_ssize_t n) noexcept nogil:
@@ -69,38 +49,23 @@ cdef inline void add(real* target, const real* source, Py_ssize_t n) noexcept no
         target[i] += source[i]
 
 
-cdef inline Py_ssize_t clamp(Py_ssize_t value, Py_ssize_t low, Py_ssize_t high) noexcept nogil:
-    return low if value < low else high if value > high else value
-
-
-cdef inline Py_ssize_t inside_begin(const Window* g) noexcept nogil:
-    """Return the first output pixel of a row whose window does not begin left of the image."""
-    return min(g.OW, (g.pad_left + g.stride_w - 1) // g.stride_w)
-
-
-cdef inline Py_ssize_t inside_end(const Window* g) noexcept nogil:
-    """Return where the output pixels end whose windows lie between the left and right edges."""
-    cdef Py_ssize_t room = g.W - g.KW + g.pad_left
-    return clamp(room // g.stride_w + 1 if room >= 0 else 0, inside_begin(g), g.OW)
-
-
 cdef inline void im2col_rows(
-    const real* x, real* cols, const Window* g, Py_ssize_t first, Py_ssize_t last,
+    const real* x, real* cols, const Geometry* g, Py_ssize_t begin, Py_ssize_t end,
 ) noexcept nogil:
     """cols[(n, oh, ow), (kh, kw, c)] = x[n, ih, iw, c], zero outside the image.
 
-    `x` is the whole batch, `cols` begins with the output row `first` of the N*OH rows.
+    `x` is the whole batch, `cols` has the output rows begin <= (n, oh) < end.
     Writes: every element of cols, zeros included.   Aliasing: x and cols must not overlap.
     Parallel over: nothing.                          Retains: nothing.
     """
     if has_runs(g):
-        im2col_runs(x, cols, g, first, last)
+        im2col_runs(x, cols, g, begin, end)
     else:
-        im2col_taps(x, cols, g, first, last)
+        im2col_taps(x, cols, g, begin, end)
 
 
 cdef inline void col2im_rows(
-    const real* cols, real* x, const Window* g, Py_ssize_t first, Py_ssize_t last,
+    const real* cols, real* x, const Geometry* g, Py_ssize_t begin, Py_ssize_t end,
 ) noexcept nogil:
     """x[n, ih, iw, c] += cols[(n, oh, ow), (kh, kw, c)] for every tap inside the image.
 
@@ -109,145 +74,148 @@ cdef inline void col2im_rows(
     Aliasing: x and cols must not overlap.   Parallel over: nothing.   Retains: nothing.
     """
     if has_runs(g):
-        col2im_runs(cols, x, g, first, last)
+        col2im_runs(cols, x, g, begin, end)
     else:
-        col2im_taps(cols, x, g, first, last)
+        col2im_taps(cols, x, g, begin, end)
 
 
 cdef inline kernel im2col_runs(
-    const real* x, real* cols, const Window* g, Py_ssize_t first, Py_ssize_t last,
+    const real* x, real* cols, const Geometry* g, Py_ssize_t begin, Py_ssize_t end,
 ) noexcept nogil:
     """What im2col_rows does where taps are neighbours, in runs of KW*C floats."""
     # Called with a number, it is compiled for runs of that length.
     cdef Py_ssize_t run = g.KW * g.C
     if run == 8:
-        copy_runs(x, cols, g, first, last, 8)
+        copy_runs(x, cols, g, begin, end, 8)
     elif run == 24:
-        copy_runs(x, cols, g, first, last, 24)
+        copy_runs(x, cols, g, begin, end, 24)
     elif run == 32:
-        copy_runs(x, cols, g, first, last, 32)
+        copy_runs(x, cols, g, begin, end, 32)
     elif run == 48:
-        copy_runs(x, cols, g, first, last, 48)
+        copy_runs(x, cols, g, begin, end, 48)
     else:
-        copy_runs(x, cols, g, first, last, run)
+        copy_runs(x, cols, g, begin, end, run)
 
 
 cdef inline void copy_runs(
-    const real* x, real* cols, const Window* g, Py_ssize_t first, Py_ssize_t last,
+    const real* x, real* cols, const Geometry* g, Py_ssize_t begin, Py_ssize_t end,
     Py_ssize_t run,
 ) noexcept nogil:
     cdef Py_ssize_t line = g.W * g.C, step = g.stride_w * g.C, taps = g.KH * run
-    cdef Py_ssize_t begin = inside_begin(g), end = inside_end(g)
-    cdef Py_ssize_t row, ow, ih, kh, top, bottom
+    cdef Py_ssize_t row, ow, ih, kh
+    cdef Axis down = axis_down(g), across = axis_across(g)
+    cdef Range rows, whole = inside(&across, g.OW)
     cdef const real* corner
     cdef const real* source
-    for row in range(first, last):
-        ih = row % g.OH * g.stride_h - g.pad_top
-        top = clamp(-ih, 0, g.KH)            # the taps top <= kh < bottom lie inside the image
-        bottom = clamp(g.H - ih, top, g.KH)
-        corner = x + ((row // g.OH) * g.H + ih + top) * line   # the line of the first such tap
-        if bottom - top < g.KH:
+    for row in range(begin, end):
+        rows = taps_at(&down, row % g.OH)
+        ih = row % g.OH * g.stride_h - g.pad_top + rows.begin
+        corner = x + ((row // g.OH) * g.H + ih) * line   # the line of the first tap inside
+        if rows.end - rows.begin < g.KH:
             zero(cols, g.OW * taps)
-        for ow in range(begin):
-            copy_part(corner, cols + ow * taps, g, ow, top, bottom)
-        for ow in range(begin, end):
+        for ow in range(whole.begin):
+            copy_inside(corner, cols + ow * taps, g, &across, ow, rows)
+        for ow in range(whole.begin, whole.end):
             source = corner + ow * step - g.pad_left * g.C
-            for kh in range(top, bottom):
+            for kh in range(rows.begin, rows.end):
                 copy(cols + ow * taps + kh * run, source, run)
                 source += line
-        for ow in range(end, g.OW):
-            copy_part(corner, cols + ow * taps, g, ow, top, bottom)
+        for ow in range(whole.end, g.OW):
+            copy_inside(corner, cols + ow * taps, g, &across, ow, rows)
         cols += g.OW * taps
 
 
-cdef inline void copy_part(
-    const real* corner, real* cols, const Window* g, Py_ssize_t ow, Py_ssize_t top,
-    Py_ssize_t bottom,
+cdef inline void copy_inside(
+    const real* corner, real* cols, const Geometry* g, const Axis* across, Py_ssize_t ow,
+    Range rows,
 ) noexcept nogil:
     """The columns of a pixel whose window reaches beyond the left or right edge."""
-    cdef Py_ssize_t iw = ow * g.stride_w - g.pad_left, run = g.KW * g.C, kh
-    cdef Py_ssize_t left = clamp(-iw, 0, g.KW), right = clamp(g.W - iw, left, g.KW)
-    cdef const real* source = corner + (iw + left) * g.C
-    for kh in range(top, bottom):
-        zero(cols + kh * run, left * g.C)
-        copy(cols + kh * run + left * g.C, source, (right - left) * g.C)
-        zero(cols + kh * run + right * g.C, (g.KW - right) * g.C)
+    cdef Py_ssize_t run = g.KW * g.C, kh
+    cdef Range columns = taps_at(across, ow)
+    cdef Py_ssize_t begin = columns.begin * g.C, end = columns.end * g.C
+    cdef const real* source = corner + (ow * g.stride_w - g.pad_left) * g.C + begin
+    for kh in range(rows.begin, rows.end):
+        zero(cols + kh * run, begin)
+        copy(cols + kh * run + begin, source, end - begin)
+        zero(cols + kh * run + end, run - end)
         source += g.W * g.C
 
 
 cdef inline kernel col2im_runs(
-    const real* cols, real* x, const Window* g, Py_ssize_t first, Py_ssize_t last,
+    const real* cols, real* x, const Geometry* g, Py_ssize_t begin, Py_ssize_t end,
 ) noexcept nogil:
     """What col2im_rows does where taps are neighbours.
 
     The loop of im2col_runs read backwards: where it copied, this adds.
     """
+    # Runs of 8 are those of a first layer, which needs no dx.
     cdef Py_ssize_t run = g.KW * g.C
     if run == 24:
-        add_runs(cols, x, g, first, last, 24)
+        add_runs(cols, x, g, begin, end, 24)
     elif run == 32:
-        add_runs(cols, x, g, first, last, 32)
+        add_runs(cols, x, g, begin, end, 32)
     elif run == 48:
-        add_runs(cols, x, g, first, last, 48)
+        add_runs(cols, x, g, begin, end, 48)
     else:
-        add_runs(cols, x, g, first, last, run)
+        add_runs(cols, x, g, begin, end, run)
 
 
 cdef inline void add_runs(
-    const real* cols, real* x, const Window* g, Py_ssize_t first, Py_ssize_t last,
+    const real* cols, real* x, const Geometry* g, Py_ssize_t begin, Py_ssize_t end,
     Py_ssize_t run,
 ) noexcept nogil:
     cdef Py_ssize_t line = g.W * g.C, step = g.stride_w * g.C, taps = g.KH * run
-    cdef Py_ssize_t begin = inside_begin(g), end = inside_end(g)
-    cdef Py_ssize_t row, ow, ih, kh, top, bottom
+    cdef Py_ssize_t row, ow, ih, kh
+    cdef Axis down = axis_down(g), across = axis_across(g)
+    cdef Range rows, whole = inside(&across, g.OW)
     cdef real* corner
     cdef real* target
-    for row in range(first, last):
-        ih = row % g.OH * g.stride_h - g.pad_top
-        top = clamp(-ih, 0, g.KH)
-        bottom = clamp(g.H - ih, top, g.KH)
-        corner = x + ((row // g.OH) * g.H + ih + top) * line
-        for ow in range(begin):
-            add_part(cols + ow * taps, corner, g, ow, top, bottom)
-        for ow in range(begin, end):
+    for row in range(begin, end):
+        rows = taps_at(&down, row % g.OH)
+        ih = row % g.OH * g.stride_h - g.pad_top + rows.begin
+        corner = x + ((row // g.OH) * g.H + ih) * line
+        for ow in range(whole.begin):
+            add_inside(cols + ow * taps, corner, g, &across, ow, rows)
+        for ow in range(whole.begin, whole.end):
             target = corner + ow * step - g.pad_left * g.C
-            for kh in range(top, bottom):
+            for kh in range(rows.begin, rows.end):
                 # forward: cols[kh*run :] = corner[(ow*stride_w - pad_left)*C :], run elements
                 add(target, cols + ow * taps + kh * run, run)
                 target += line
-        for ow in range(end, g.OW):
-            add_part(cols + ow * taps, corner, g, ow, top, bottom)
+        for ow in range(whole.end, g.OW):
+            add_inside(cols + ow * taps, corner, g, &across, ow, rows)
         cols += g.OW * taps
 
 
-cdef inline void add_part(
-    const real* cols, real* corner, const Window* g, Py_ssize_t ow, Py_ssize_t top,
-    Py_ssize_t bottom,
+cdef inline void add_inside(
+    const real* cols, real* corner, const Geometry* g, const Axis* across, Py_ssize_t ow,
+    Range rows,
 ) noexcept nogil:
     """The pixels under a window that reaches beyond the left or right edge."""
-    cdef Py_ssize_t iw = ow * g.stride_w - g.pad_left, run = g.KW * g.C, kh
-    cdef Py_ssize_t left = clamp(-iw, 0, g.KW), right = clamp(g.W - iw, left, g.KW)
-    cdef real* target = corner + (iw + left) * g.C
-    for kh in range(top, bottom):
-        add(target, cols + kh * run + left * g.C, (right - left) * g.C)
+    cdef Py_ssize_t run = g.KW * g.C, kh
+    cdef Range columns = taps_at(across, ow)
+    cdef Py_ssize_t begin = columns.begin * g.C, end = columns.end * g.C
+    cdef real* target = corner + (ow * g.stride_w - g.pad_left) * g.C + begin
+    for kh in range(rows.begin, rows.end):
+        add(target, cols + kh * run + begin, end - begin)
         target += g.W * g.C
 
 
 cdef inline kernel im2col_taps(
-    const real* x, real* cols, const Window* g, Py_ssize_t first, Py_ssize_t last,
+    const real* x, real* cols, const Geometry* g, Py_ssize_t begin, Py_ssize_t end,
 ) noexcept nogil:
     """What im2col_rows does with any geometry, tap by tap."""
-    cdef Py_ssize_t W = g.W, C = g.C, pitch = g.pitch, row, ow, kh, kw, top, left, ih, iw
+    cdef Py_ssize_t W = g.W, C = g.C, pitch = g.pitch, row, ow, kh, kw, ih0, iw0, ih, iw
     cdef const real* image
-    for row in range(first, last):
-        top = row % g.OH * g.stride_h - g.pad_top
+    for row in range(begin, end):
+        ih0 = row % g.OH * g.stride_h - g.pad_top
         image = x + row // g.OH * g.H * W * pitch
         for ow in range(g.OW):
-            left = ow * g.stride_w - g.pad_left
+            iw0 = ow * g.stride_w - g.pad_left
             for kh in range(g.KH):
-                ih = top + kh * g.dilation_h
+                ih = ih0 + kh * g.dilation_h
                 for kw in range(g.KW):
-                    iw = left + kw * g.dilation_w
+                    iw = iw0 + kw * g.dilation_w
                     if ih < 0 or ih >= g.H or iw < 0 or iw >= W:
                         zero(cols, C)
                     else:
@@ -256,20 +224,20 @@ cdef inline kernel im2col_taps(
 
 
 cdef inline kernel col2im_taps(
-    const real* cols, real* x, const Window* g, Py_ssize_t first, Py_ssize_t last,
+    const real* cols, real* x, const Geometry* g, Py_ssize_t begin, Py_ssize_t end,
 ) noexcept nogil:
     """What col2im_rows does with any geometry, tap by tap."""
-    cdef Py_ssize_t W = g.W, C = g.C, pitch = g.pitch, row, ow, kh, kw, top, left, ih, iw
+    cdef Py_ssize_t W = g.W, C = g.C, pitch = g.pitch, row, ow, kh, kw, ih0, iw0, ih, iw
     cdef real* image
-    for row in range(first, last):
-        top = row % g.OH * g.stride_h - g.pad_top
+    for row in range(begin, end):
+        ih0 = row % g.OH * g.stride_h - g.pad_top
         image = x + row // g.OH * g.H * W * pitch
         for ow in range(g.OW):
-            left = ow * g.stride_w - g.pad_left
+            iw0 = ow * g.stride_w - g.pad_left
             for kh in range(g.KH):
-                ih = top + kh * g.dilation_h
+                ih = ih0 + kh * g.dilation_h
                 for kw in range(g.KW):
-                    iw = left + kw * g.dilation_w
+                    iw = iw0 + kw * g.dilation_w
                     # forward: cols[:C] = image[(ih*W + iw)*pitch :]
                     if 0 <= ih < g.H and 0 <= iw < W:
                         add(image + (ih * W + iw) * pitch, cols, C)

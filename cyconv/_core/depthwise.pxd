@@ -6,8 +6,9 @@ an input pixel sums over the output pixels that read it, of which, with a stride
 its position has others. All channels of a tap are neighbours: the weight is a matrix (KH*KW, F).
 """
 
-from cyconv._core.axis cimport Axis, Taps, axis_across, axis_down, readers, same, taps_at
-from cyconv._core.columns cimport Window, is_identity, zero
+from cyconv._core.axis cimport Axis, Range, axis_across, axis_down, readers, same, taps_at
+from cyconv._core.columns cimport zero
+from cyconv._core.geometry cimport Geometry, is_identity
 from cyconv._core.kernel cimport kernel
 from cyconv._core.packs cimport PACK, pack, pack_leaky, pack_load, pack_store
 from cyconv._core.real cimport real
@@ -21,20 +22,20 @@ cdef struct Sweep:
     real* target
     # Floats from one pixel to the next, and from one tap to the next, down and across.
     Py_ssize_t source_step, start_step, target_step, down, across, weight_down, weight_across
-    Taps rows, columns
+    Range rows, columns
     real slope
 
 
-cdef inline bint is_depthwise(const Window* g, Py_ssize_t F) noexcept nogil:
+cdef inline bint is_depthwise(const Geometry* g, Py_ssize_t F) noexcept nogil:
     """Tell whether each channel has one filter, and there are several."""
     return g.C == 1 and g.pitch > 1 and F == g.pitch
 
 
 cdef inline kernel depthwise_forward(
-    const real* x, const real* weight, const real* bias, real* y, const Window* g, real slope,
-    Py_ssize_t first, Py_ssize_t last,
+    const real* x, const real* weight, const real* bias, real* y, const Geometry* g, real slope,
+    Py_ssize_t begin, Py_ssize_t end,
 ) noexcept nogil:
-    """y = leaky_relu(x convolved with weight + bias) for the output rows first <= (n, oh) < last.
+    """y = leaky_relu(x convolved with weight + bias) for the output rows begin <= (n, oh) < end.
 
     Writes: y of these rows.   Aliasing: none allowed.
     Parallel over: nothing.    Retains: nothing.
@@ -46,7 +47,7 @@ cdef inline kernel depthwise_forward(
     s.source_step, s.target_step = g.stride_w * F, F
     s.down, s.across = g.dilation_h * g.W * F, g.dilation_w * F
     s.weight, s.weight_down, s.weight_across = weight, g.KW * F, F
-    for row in range(first, last):
+    for row in range(begin, end):
         s.rows = taps_at(&down, row % g.OH)
         s.source = x + ((row // g.OH * g.H + row % g.OH * g.stride_h - g.pad_top) * g.W
                         - g.pad_left) * F
@@ -55,45 +56,45 @@ cdef inline kernel depthwise_forward(
 
 
 cdef inline kernel depthwise_input(
-    const real* dy, const real* weight, real* dx, const Window* g, Py_ssize_t first,
-    Py_ssize_t last,
+    const real* dy, const real* weight, real* dx, const Geometry* g, Py_ssize_t begin,
+    Py_ssize_t end,
 ) noexcept nogil:
     """dx[n, ih, iw, f] += weight[kh, kw, 0, f] * dy[n, oh, ow, f] for the given output rows.
 
     Writes: the pixels under the rows, which must hold numbers unless the kernel is 1x1.
     Aliasing: none allowed.   Parallel over: nothing.   Retains: nothing.
     """
-    cdef Py_ssize_t n, begin, end
+    cdef Py_ssize_t n, oh_begin, oh_end
     if is_identity(g):
-        zero(dx + first * g.W * g.pitch, (last - first) * g.W * g.pitch)
-    for n in range(first // g.OH, (last - 1) // g.OH + 1):
-        begin, end = max(first - n * g.OH, 0), min(last - n * g.OH, g.OH)
+        zero(dx + begin * g.W * g.pitch, (end - begin) * g.W * g.pitch)
+    for n in range(begin // g.OH, (end - 1) // g.OH + 1):
+        oh_begin, oh_end = max(begin - n * g.OH, 0), min(end - n * g.OH, g.OH)
         input_lines(dy + n * g.OH * g.OW * g.pitch, weight, dx + n * g.H * g.W * g.pitch, g,
-                    begin, end)
+                    oh_begin, oh_end)
 
 
 cdef inline void input_lines(
-    const real* dy, const real* weight, real* dx, const Window* g, Py_ssize_t begin,
+    const real* dy, const real* weight, real* dx, const Geometry* g, Py_ssize_t begin,
     Py_ssize_t end,
 ) noexcept nogil:
     """The lines of one image that the output rows begin <= oh < end read."""
     # forward: y[oh, ow] += x[oh*stride_h + kh*dilation_h - pad_top, ...] * weight[kh, kw],
     # so a line takes dy of oh = (ih + pad_top - kh*dilation_h) / stride_h, where that is whole.
-    cdef Py_ssize_t F = g.pitch, ih, iw, top = begin * g.stride_h - g.pad_top
-    cdef Py_ssize_t bottom = (end - 1) * g.stride_h + (g.KH - 1) * g.dilation_h + 1 - g.pad_top
+    cdef Py_ssize_t F = g.pitch, ih, iw, ih_begin = begin * g.stride_h - g.pad_top
+    cdef Py_ssize_t ih_end = (end - 1) * g.stride_h + (g.KH - 1) * g.dilation_h + 1 - g.pad_top
     cdef Axis down, across
     cdef Sweep s
     s.slope = 1
     s.source_step = F
     s.start_step = s.target_step = g.stride_w * F
-    for ih in range(max(top, 0), min(bottom, g.H)):
+    for ih in range(max(ih_begin, 0), min(ih_end, g.H)):
         down = readers(ih + g.pad_top, g.stride_h, g.dilation_h, g.KH, begin, end)
         s.rows = taps_at(&down, 0)
         s.down, s.weight_down = down.apart * g.OW * F, down.tap_step * g.KW * F
         for iw in range(min(g.stride_w, g.W)):
             across = readers(iw + g.pad_left, g.stride_w, g.dilation_w, g.KW, 0, g.OW)
             s.across, s.weight_across = across.apart * F, across.tap_step * F
-            s.source = dy + (down.first * g.OW + across.first) * F
+            s.source = dy + (down.offset * g.OW + across.offset) * F
             s.weight = weight + (down.tap * g.KW + across.tap) * F
             s.start = s.target = dx + (ih * g.W + iw) * F
             sweep_line(&s, &across, (g.W - iw + g.stride_w - 1) // g.stride_w, F)
@@ -176,7 +177,7 @@ cdef inline void sweep(
 
 
 cdef inline kernel depthwise_weight(
-    const real* x, const real* dy, real* dw, const Window* g, Py_ssize_t first, Py_ssize_t last,
+    const real* x, const real* dy, real* dw, const Geometry* g, Py_ssize_t begin, Py_ssize_t end,
     bint accumulate,
 ) noexcept nogil:
     """dw[kh, kw, 0, f] (+)= x[n, ih, iw, f] * dy[n, oh, ow, f] for the given output rows.
@@ -184,29 +185,29 @@ cdef inline kernel depthwise_weight(
     Writes: dw.                Aliasing: none allowed.
     Parallel over: nothing.    Retains: nothing.
     """
-    cdef Py_ssize_t F = g.pitch, row, ow, end
+    cdef Py_ssize_t F = g.pitch, row, ow, ow_end
     cdef Axis down = axis_down(g), across = axis_across(g)
-    cdef Taps rows, columns
+    cdef Range rows, columns
     cdef const real* corner
     if not accumulate:
         zero(dw, g.KH * g.KW * F)
-    for row in range(first, last):
+    for row in range(begin, end):
         rows = taps_at(&down, row % g.OH)
         corner = x + ((row // g.OH * g.H + row % g.OH * g.stride_h - g.pad_top) * g.W
                       - g.pad_left) * F
         ow = 0
         while ow < g.OW:
             columns = taps_at(&across, ow)
-            end = ow + 1
-            while end < g.OW and same(taps_at(&across, end), columns):
-                end += 1
+            ow_end = ow + 1
+            while ow_end < g.OW and same(taps_at(&across, ow_end), columns):
+                ow_end += 1
             weight_taps(corner + ow * g.stride_w * F, dy + (row * g.OW + ow) * F, dw, g, rows,
-                        columns, end - ow)
-            ow = end
+                        columns, ow_end - ow)
+            ow = ow_end
 
 
 cdef inline void weight_taps(
-    const real* corner, const real* dy, real* dw, const Window* g, Taps rows, Taps columns,
+    const real* corner, const real* dy, real* dw, const Geometry* g, Range rows, Range columns,
     Py_ssize_t pixels,
 ) noexcept nogil:
     """The taps of neighbouring pixels, nine at once: as many as a 3x3 kernel has."""
@@ -230,7 +231,7 @@ cdef inline void weight_taps(
 
 cdef inline void weight_channels(
     const real* corner, const real* dy, real* dw, const Py_ssize_t* place,
-    const Py_ssize_t* weight, const Window* g, Py_ssize_t pixels, Py_ssize_t taps,
+    const Py_ssize_t* weight, const Geometry* g, Py_ssize_t pixels, Py_ssize_t taps,
 ) noexcept nogil:
     cdef Py_ssize_t f = 0
     while f + PACK <= g.pitch:
@@ -242,7 +243,7 @@ cdef inline void weight_channels(
 
 cdef inline void weight_pack(
     const real* x, const real* dy, real* dw, const Py_ssize_t* place, const Py_ssize_t* weight,
-    const Window* g, Py_ssize_t pixels, Py_ssize_t taps, Py_ssize_t n,
+    const Geometry* g, Py_ssize_t pixels, Py_ssize_t taps, Py_ssize_t n,
 ) noexcept nogil:
     """n channels of some taps, a number that the compiler sees."""
     # forward: y[p] += x[p + place[i]] * weight[i]

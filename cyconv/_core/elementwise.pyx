@@ -16,11 +16,11 @@ def is_finite(const real[::1] x, int threads):
     Writes: nothing.                 Aliasing: none.
     Parallel over: elements.         Retains: nothing.
     """
-    cdef Py_ssize_t chunk, bad = 0, first, size = x.shape[0]
+    cdef Py_ssize_t chunk, bad = 0, begin, size = x.shape[0]
     for chunk in prange((size + CHUNK - 1) // CHUNK, nogil=True, schedule="static",
                         num_threads=threads if size > 4 * CHUNK else 1):
-        first = chunk * CHUNK
-        bad += pointwise.not_finite(&x[first], min(CHUNK, size - first))
+        begin = chunk * CHUNK
+        bad += pointwise.not_finite(&x[begin], min(CHUNK, size - begin))
     return bad == 0
 
 
@@ -30,11 +30,11 @@ def leaky_relu(const real[::1] x, real[::1] y, double slope, int threads):
     Writes: every element of y.      Aliasing: x and y may be the same array.
     Parallel over: elements.         Retains: nothing.
     """
-    cdef Py_ssize_t chunk, first, size = x.shape[0]
+    cdef Py_ssize_t chunk, begin, size = x.shape[0]
     for chunk in prange((size + CHUNK - 1) // CHUNK, nogil=True, schedule="static",
                         num_threads=threads):
-        first = chunk * CHUNK
-        pointwise.leaky_relu(&x[first], &y[first], min(CHUNK, size - first), <real> slope)
+        begin = chunk * CHUNK
+        pointwise.leaky_relu(&x[begin], &y[begin], min(CHUNK, size - begin), <real> slope)
 
 
 def leaky_relu_backward(
@@ -45,12 +45,12 @@ def leaky_relu_backward(
     Writes: every element of dx.     Aliasing: dy and dx may be the same array.
     Parallel over: elements.         Retains: nothing.
     """
-    cdef Py_ssize_t chunk, first, size = x.shape[0]
+    cdef Py_ssize_t chunk, begin, size = x.shape[0]
     for chunk in prange((size + CHUNK - 1) // CHUNK, nogil=True, schedule="static",
                         num_threads=threads):
-        first = chunk * CHUNK
+        begin = chunk * CHUNK
         pointwise.leaky_relu_backward(
-            &x[first], &dy[first], &dx[first], min(CHUNK, size - first), <real> slope)
+            &x[begin], &dy[begin], &dx[begin], min(CHUNK, size - begin), <real> slope)
 
 
 def softmax(const real[:, ::1] x, real[:, ::1] y, int threads):
@@ -102,11 +102,11 @@ def add_up(real[:, ::1] accumulators, real[::1] total, int threads):
     Writes: every element of total.  Aliasing: accumulators and total must not overlap.
     Parallel over: elements.         Retains: nothing.
     """
-    cdef Py_ssize_t chunk, first, size = total.shape[0]
+    cdef Py_ssize_t chunk, begin, size = total.shape[0]
     for chunk in prange((size + CHUNK - 1) // CHUNK, nogil=True, schedule="static",
                         num_threads=threads if size > 4 * CHUNK else 1):
-        first = chunk * CHUNK
-        pointwise.add_up(&accumulators[0, first], &total[first], min(CHUNK, size - first),
+        begin = chunk * CHUNK
+        pointwise.add_up(&accumulators[0, begin], &total[begin], min(CHUNK, size - begin),
                          accumulators.shape[0], size)
 
 
@@ -116,29 +116,29 @@ def from_pixels(const unsigned char[::1] pixels, real[::1] x, int threads):
     Writes: every element of x.      Aliasing: none.
     Parallel over: elements.         Retains: nothing.
     """
-    cdef Py_ssize_t chunk, first, size = x.shape[0]
+    cdef Py_ssize_t chunk, begin, size = x.shape[0]
     for chunk in prange((size + CHUNK - 1) // CHUNK, nogil=True, schedule="static",
                         num_threads=threads if size > 4 * CHUNK else 1):
-        first = chunk * CHUNK
-        pointwise.from_pixels(&pixels[first], &x[first], min(CHUNK, size - first))
+        begin = chunk * CHUNK
+        pointwise.from_pixels(&pixels[begin], &x[begin], min(CHUNK, size - begin))
 
 
 def sum_of_squares(const real[::1] x, double[::1] sums, int threads):
-    """Return the sum of x[i]**2 in double: x in as many parts as `sums` has, added in order.
+    """Return the sum of x[i]**2 in double: x in as many chunks as `sums` has, added in order.
 
     Writes: sums.                    Aliasing: none.
-    Parallel over: parts.            Retains: nothing.
+    Parallel over: chunks.           Retains: nothing.
     """
-    cdef Py_ssize_t part, first, size = x.shape[0]
+    cdef Py_ssize_t chunk, begin, size = x.shape[0]
     cdef Py_ssize_t length = max(1, (size + sums.shape[0] - 1) // sums.shape[0])
-    cdef Py_ssize_t parts = (size + length - 1) // length
+    cdef Py_ssize_t chunks = (size + length - 1) // length
     cdef double total = 0
-    for part in prange(parts, nogil=True, schedule="static",
-                       num_threads=threads if size > 4 * CHUNK else 1):
-        first = part * length
-        sums[part] = pointwise.sum_of_squares(&x[first], min(length, size - first))
-    for part in range(parts):
-        total += sums[part]
+    for chunk in prange(chunks, nogil=True, schedule="static",
+                        num_threads=threads if size > 4 * CHUNK else 1):
+        begin = chunk * length
+        sums[chunk] = pointwise.sum_of_squares(&x[begin], min(length, size - begin))
+    for chunk in range(chunks):
+        total += sums[chunk]
     return total
 
 
@@ -163,12 +163,12 @@ def adam(
     by.scale = 1 / sqrt(1 - beta2 ** (t[0] + 1))
     by.beta1, by.beta2, by.eps, by.clip = beta1, beta2, eps, clip
     by.keep = 1 - learning_rate * weight_decay
-    cdef Py_ssize_t chunk, first, size = parameters.shape[0]
+    cdef Py_ssize_t chunk, begin, size = parameters.shape[0]
     for chunk in prange((size + CHUNK - 1) // CHUNK, nogil=True, schedule="static",
                         num_threads=threads if size > 4 * CHUNK else 1):
-        first = chunk * CHUNK
-        pointwise.adam(&parameters[first], &gradients[first], &m[first], &v[first],
-                       min(CHUNK, size - first), &by)
+        begin = chunk * CHUNK
+        pointwise.adam(&parameters[begin], &gradients[begin], &m[begin], &v[begin],
+                       min(CHUNK, size - begin), &by)
     t[0] += 1
 
 
@@ -188,15 +188,15 @@ def sgd(
     cdef pointwise.SGDStep by
     by.rate, by.momentum, by.weight_decay, by.clip = learning_rate, momentum, weight_decay, clip
     by.nesterov = nesterov
-    cdef Py_ssize_t chunk, first, size = parameters.shape[0]
+    cdef Py_ssize_t chunk, begin, size = parameters.shape[0]
     cdef real* moving = NULL
     if velocity is not None and size > 0:
         moving = &velocity[0]
     for chunk in prange((size + CHUNK - 1) // CHUNK, nogil=True, schedule="static",
                         num_threads=threads if size > 4 * CHUNK else 1):
-        first = chunk * CHUNK
-        pointwise.sgd(&parameters[first], &gradients[first],
-                      NULL if moving == NULL else moving + first, min(CHUNK, size - first), &by)
+        begin = chunk * CHUNK
+        pointwise.sgd(&parameters[begin], &gradients[begin],
+                      NULL if moving == NULL else moving + begin, min(CHUNK, size - begin), &by)
     t[0] += 1
 
 
@@ -206,8 +206,8 @@ def average(real[::1] mean, const real[::1] x, double share, int threads):
     Writes: every element of mean.   Aliasing: none allowed.
     Parallel over: elements.         Retains: nothing.
     """
-    cdef Py_ssize_t chunk, first, size = mean.shape[0]
+    cdef Py_ssize_t chunk, begin, size = mean.shape[0]
     for chunk in prange((size + CHUNK - 1) // CHUNK, nogil=True, schedule="static",
                         num_threads=threads if size > 4 * CHUNK else 1):
-        first = chunk * CHUNK
-        pointwise.average(&mean[first], &x[first], min(CHUNK, size - first), <real> share)
+        begin = chunk * CHUNK
+        pointwise.average(&mean[begin], &x[begin], min(CHUNK, size - begin), <real> share)

@@ -1,4 +1,4 @@
-"""A linear layer on the whole batch: tiles of its output, never of its sums, for the threads.
+"""A linear layer on the whole batch: threads divide the output, never a sum.
 
 A weight matrix that exceeds the cache must not be read again for every block of images. Here each
 tile of the output is one product over the full length of its sums, so the bits do not depend on
@@ -12,7 +12,7 @@ from cyconv._core.gemm cimport gemm
 from cyconv._core.pointwise cimport bias_leaky_relu, column_sums
 from cyconv._core.products cimport fills_vectors, multiply, transpose
 from cyconv._core.real cimport real
-from cyconv._core.vectors cimport CYCONV_VECTORS, LANES
+from cyconv._core.vectors cimport CYCONV_VECTORS, VECTOR_FLOATS
 
 
 cdef void forward_tile(
@@ -68,19 +68,19 @@ cdef void weight_tile(
 
 cdef inline bint is_transposed(Py_ssize_t N) noexcept nogil:
     """Tell whether dxᵀ = weight · dyᵀ is computed, with images that fill vectors."""
-    return CYCONV_VECTORS and N > LANES // 2
+    return CYCONV_VECTORS and N > VECTOR_FLOATS // 2
 
 
 cdef void input_tile(
     const real* dy, const real* dy_transposed, const real* weight, real* dx,
     real* dx_transposed, Py_ssize_t N, Py_ssize_t K, Py_ssize_t F, Py_ssize_t width,
-    Py_ssize_t panel,
+    Py_ssize_t dx_images,
 ) noexcept nogil:
     """`width` columns of dx, which begin where dx and the rows of weight do."""
     cdef Py_ssize_t n = 0, images
     if is_transposed(N):
         while n < N:
-            images = min(panel, N - n)
+            images = min(dx_images, N - n)
             # dx.T = weight @ dy.T
             multiply(weight, F, 1, dy_transposed + n * F, images, dx_transposed,
                      images, width, F, images, False)
@@ -98,9 +98,9 @@ def backward(
     real[:, ::1] dweight,            # OUT
     real[::1] dbias,                 # OUT
     real[::1] dy_transposed,            # TMP: as large as dy
-    real[:, ::1] dx_transposed,         # TMP: panel * tile for each thread
+    real[:, ::1] dx_transposed,         # TMP: dx_images * tile for each thread
     Py_ssize_t tile,
-    Py_ssize_t panel,                    # images whose dx is computed at once
+    Py_ssize_t dx_images,               # whose dx is computed at once
     int threads,
 ):
     """dweight = xᵀ · dy, dbias = column sums of dy, dx = dy · weightᵀ.
@@ -112,11 +112,11 @@ def backward(
     cdef Py_ssize_t tiles = (K + tile - 1) // tile
     cdef real* dx_or_null = NULL if dx is None else &dx[0, 0]
     if dx_or_null != NULL and is_transposed(N):
-        # dyᵀ, panel after panel of images: rows far apart would meet in few lines of the cache.
-        for t in prange((N + panel - 1) // panel, nogil=True, num_threads=threads):
-            n = t * panel
-            transpose(&dy[n, 0], &dy_transposed[0] + n * F, min(panel, N - n), F,
-                      min(panel, N - n))
+        # dyᵀ of a few images at a time: a large row stride would map to few cache sets.
+        for t in prange((N + dx_images - 1) // dx_images, nogil=True, num_threads=threads):
+            n = t * dx_images
+            transpose(&dy[n, 0], &dy_transposed[0] + n * F, min(dx_images, N - n), F,
+                      min(dx_images, N - n))
     enter()
     for t in prange((1 if dx is None else 2) * tiles + 1, nogil=True, schedule="dynamic",
                     num_threads=threads):
@@ -127,7 +127,7 @@ def backward(
         elif t < 2 * tiles and dx_or_null != NULL:
             # and dx = dy @ weight.T
             input_tile(&dy[0, 0], &dy_transposed[0], &weight[k, 0], dx_or_null + k,
-                       &dx_transposed[threadid(), 0], N, K, F, min(tile, K - k), panel)
+                       &dx_transposed[threadid(), 0], N, K, F, min(tile, K - k), dx_images)
         else:
             column_sums(&dy[0, 0], &dbias[0], N, F, False)
     leave()

@@ -9,7 +9,7 @@ cdef enum:
 
 cdef struct Pass:
     # A block of images on its way through one operation; absent arrays are NULL.
-    Py_ssize_t images, first, batch   # of the block, where it begins, of the whole batch
+    Py_ssize_t images, begin, batch   # of the block, where it begins, of the whole batch
     const real* parameters            # the arenas of the network, whole:
     const real* state
     const real* gradients             # summed over the batch, of the stages behind this one
@@ -35,7 +35,7 @@ cdef struct Pass:
 cdef class Op:
     cdef readonly Py_ssize_t inputs, outputs   # floats per image, of the first input and an output
     cdef readonly Py_ssize_t size              # number of its parameters
-    cdef public Py_ssize_t first, state        # where its parameters and state begin in the arenas
+    cdef public Py_ssize_t offset, state_offset   # of its parameters and state in the arenas
     cdef readonly Py_ssize_t shared, sums      # floats that `shared` has, doubles that `sums` has
     cdef readonly bint in_place, aliases, seam, joins
     cdef public double slope

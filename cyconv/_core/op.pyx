@@ -14,9 +14,9 @@ cdef class Op:
     ----------
     inputs, outputs : int
         Floats per image that it reads from each input, and writes.
-    first, size : int
+    offset, size : int
         Where its parameters begin in the network's arena, and how many there are.
-    state : int
+    state_offset : int
         Where its state that is not trained begins.
     shared, sums : int
         Memory that is common to the blocks of a pass, and sums that each accumulator has.

@@ -1,26 +1,26 @@
 """The products of a convolution with 4 or 8 filters, where one vector holds several taps.
 
-The weights of LANES/F taps fill a vector. Turned, so that the taps of one filter are neighbours,
-they meet as many neighbouring floats of the image, repeated for each filter by a single load: no
-float is moved inside a vector. The taps of a kernel line are neighbours in the image already, so
-the windows are read from there, and no column is ever made; a column matrix is the case of an image
-with one pixel in a line.
+The weights of VECTOR_FLOATS/F taps fill a vector. Transposed, so that the taps of one filter are
+neighbours, they meet as many neighbouring floats of the image, which a single load broadcasts to
+all filters: no float is moved inside a vector. The taps of a kernel line are neighbours in the
+image already, so the windows are read from there, and no column is ever made. A column matrix is
+handled as an image one pixel wide.
 """
 
 from libc.string cimport memset
 
-from cyconv._core.columns cimport Window
+from cyconv._core.geometry cimport Geometry, has_runs
 from cyconv._core.kernel cimport kernel
 from cyconv._core.real cimport real
 from cyconv._core.vectors cimport (
     CYCONV_VECTORS,
-    LANES,
-    fold,
+    VECTOR_FLOATS,
+    broadcast,
+    duplicate_each,
+    horizontal_add,
     load,
-    repeat,
     store,
-    stretch,
-    turn,
+    transpose_vector,
     vector,
     zeros,
 )
@@ -28,48 +28,48 @@ from cyconv._core.vectors cimport (
 
 cdef inline bint is_packed(Py_ssize_t K, Py_ssize_t F) noexcept nogil:
     """Tell whether one vector holds several taps of all F filters."""
-    return CYCONV_VECTORS and (F == 4 or F == 8) and F < LANES and LANES <= K * F
+    return CYCONV_VECTORS and (F == 4 or F == 8) and F < VECTOR_FLOATS and VECTOR_FLOATS <= K * F
 
 
-cdef inline bint reads_image(const Window* g, Py_ssize_t F) noexcept nogil:
+cdef inline bint reads_image(const Geometry* g, Py_ssize_t F) noexcept nogil:
     """Tell whether the products take the windows from the image, where all of them lie inside."""
-    return (is_packed(g.KH * g.KW * g.C, F) and g.KW * g.C % (LANES // F) == 0
-            and g.pitch == g.C and g.dilation_h == 1 and g.dilation_w == 1
+    return (is_packed(g.KH * g.KW * g.C, F) and g.KW * g.C % (VECTOR_FLOATS // F) == 0
+            and has_runs(g)
             and g.pad_top == 0 and (g.OH - 1) * g.stride_h + g.KH <= g.H
             and g.pad_left == 0 and (g.OW - 1) * g.stride_w + g.KW <= g.W)
 
 
-cdef inline Window as_image(Py_ssize_t rows, Py_ssize_t K) noexcept nogil:
+cdef inline Geometry as_image(Py_ssize_t rows, Py_ssize_t K) noexcept nogil:
     """Return the geometry by which a column matrix is its own image."""
-    return Window(rows, 1, K, 1, 1, rows, 1, 1, 1, 0, 0, 1, 1, 0, 0, K)
+    return Geometry(rows, 1, K, 1, 1, rows, 1, 1, 1, 0, 0, 1, 1, 0, 0, K)
 
 
-cdef inline const real* line_of(const real* x, const Window* g, Py_ssize_t row) noexcept nogil:
+cdef inline const real* line_of(const real* x, const Geometry* g, Py_ssize_t row) noexcept nogil:
     """Return where the first window of the output row (n, oh) begins."""
     return x + (row // g.OH * g.H + row % g.OH * g.stride_h) * g.W * g.C
 
 
 cdef inline kernel packed_forward(
-    const real* x, const real* w, real* y, const Window* g, Py_ssize_t first, Py_ssize_t last,
+    const real* x, const real* w, real* y, const Geometry* g, Py_ssize_t begin, Py_ssize_t end,
     Py_ssize_t F,
 ) noexcept nogil:
-    """y = im2col(x) · w for the output rows first <= (n, oh) < last."""
+    """y = im2col(x) · w for the output rows begin <= (n, oh) < end."""
     # Called with a number, it is compiled for that number of filters.
     if F == 4:
-        forward_rows(x, w, y, g, first, last, 4)
+        forward_rows(x, w, y, g, begin, end, 4)
     else:
-        forward_rows(x, w, y, g, first, last, 8)
+        forward_rows(x, w, y, g, begin, end, 8)
 
 
 cdef inline void forward_rows(
-    const real* x, const real* w, real* y, const Window* g, Py_ssize_t first, Py_ssize_t last,
+    const real* x, const real* w, real* y, const Geometry* g, Py_ssize_t begin, Py_ssize_t end,
     Py_ssize_t F,
 ) noexcept nogil:
     """Eight pixels at once."""
-    cdef Py_ssize_t row = first, ow = 0, done = 0, i
+    cdef Py_ssize_t row = begin, ow = 0, done = 0, i
     cdef const real* line = line_of(x, g, row)
     cdef const real* corner[8]
-    while row < last:
+    while row < end:
         corner[done] = line + ow * g.stride_w * g.C
         done += 1
         ow += 1
@@ -86,10 +86,10 @@ cdef inline void forward_rows(
 
 
 cdef inline void forward_pixels(
-    const real** corner, const real* w, real* y, const Window* g, Py_ssize_t pixels,
+    const real** corner, const real* w, real* y, const Geometry* g, Py_ssize_t pixels,
     Py_ssize_t F,
 ) noexcept nogil:
-    cdef Py_ssize_t taps = LANES // F, run = g.KW * g.C, line = g.W * g.C, kh, k, i, f
+    cdef Py_ssize_t taps = VECTOR_FLOATS // F, run = g.KW * g.C, line = g.W * g.C, kh, k, i, f
     cdef vector[8] total
     cdef vector weight
     cdef const real* place[8]   # moved from line to line: eight registers, not sixteen
@@ -99,14 +99,14 @@ cdef inline void forward_pixels(
     for kh in range(g.KH):
         k = 0
         while k + taps <= run:
-            weight = turn(load(w + (kh * run + k) * F), F)
+            weight = transpose_vector(load(w + (kh * run + k) * F), F)
             for i in range(pixels):
-                total[i] = total[i] + repeat(place[i] + k, taps) * weight
+                total[i] = total[i] + broadcast(place[i] + k, taps) * weight
             k += taps
         for i in range(pixels):
             place[i] += line
     for i in range(pixels):
-        fold(turn(total[i], taps), y + i * F, F)
+        horizontal_add(transpose_vector(total[i], taps), y + i * F, F)
     for kh in range(g.KH):
         for k in range(run - run % taps, run):
             for i in range(pixels):
@@ -115,28 +115,28 @@ cdef inline void forward_pixels(
 
 
 cdef inline kernel packed_weight(
-    const real* x, const real* dy, real* dw, const Window* g, Py_ssize_t first, Py_ssize_t last,
+    const real* x, const real* dy, real* dw, const Geometry* g, Py_ssize_t begin, Py_ssize_t end,
     Py_ssize_t F, bint accumulate,
 ) noexcept nogil:
-    """dw (+)= im2col(x)ᵀ · dy for the output rows first <= (n, oh) < last, with which dy begins."""
+    """dw (+)= im2col(x)ᵀ · dy for the output rows begin <= (n, oh) < end, with which dy begins."""
     if not accumulate:
         memset(dw, 0, g.KH * g.KW * g.C * F * sizeof(real))
     if F == 4:
-        weight_rows(x, dy, dw, g, first, last, 4)
+        weight_rows(x, dy, dw, g, begin, end, 4)
     else:
-        weight_rows(x, dy, dw, g, first, last, 8)
+        weight_rows(x, dy, dw, g, begin, end, 8)
 
 
 cdef inline void weight_rows(
-    const real* x, const real* dy, real* dw, const Window* g, Py_ssize_t first, Py_ssize_t last,
+    const real* x, const real* dy, real* dw, const Geometry* g, Py_ssize_t begin, Py_ssize_t end,
     Py_ssize_t F,
 ) noexcept nogil:
     """Eight vectors of dw at once."""
-    cdef Py_ssize_t taps = LANES // F, K = g.KH * g.KW * g.C, vectors = K // taps
+    cdef Py_ssize_t taps = VECTOR_FLOATS // F, K = g.KH * g.KW * g.C, vectors = K // taps
     cdef Py_ssize_t rows = max(1, 64 // g.OW)   # whose windows the first-level cache keeps
-    cdef Py_ssize_t row = first, stop, v, k
-    while row < last:
-        stop = min(row + rows, last)
+    cdef Py_ssize_t row = begin, stop, v, k
+    while row < end:
+        stop = min(row + rows, end)
         v = 0
         while v + 8 <= vectors:
             weight_taps(x, dy, dw, g, row, stop, v, 8, F)
@@ -151,37 +151,37 @@ cdef inline void weight_rows(
 
 
 cdef inline void weight_taps(
-    const real* x, const real* dy, real* dw, const Window* g, Py_ssize_t first, Py_ssize_t last,
+    const real* x, const real* dy, real* dw, const Geometry* g, Py_ssize_t begin, Py_ssize_t end,
     Py_ssize_t v, Py_ssize_t vectors, Py_ssize_t F,
 ) noexcept nogil:
     """The vectors v, v + 1, ... of dw."""
-    cdef Py_ssize_t taps = LANES // F, run = g.KW * g.C, row, i, _
+    cdef Py_ssize_t taps = VECTOR_FLOATS // F, run = g.KW * g.C, row, i, _
     cdef Py_ssize_t[8] place
     cdef vector[8] total
     cdef vector gradient
     cdef const real* corner
-    dw += v * LANES
+    dw += v * VECTOR_FLOATS
     for i in range(vectors):
-        total[i] = turn(load(dw + i * LANES), F)
+        total[i] = transpose_vector(load(dw + i * VECTOR_FLOATS), F)
         place[i] = (v + i) * taps // run * g.W * g.C + (v + i) * taps % run
-    for row in range(first, last):
+    for row in range(begin, end):
         corner = line_of(x, g, row)
         for _ in range(g.OW):
-            gradient = stretch(dy, F)
+            gradient = duplicate_each(dy, F)
             for i in range(vectors):
-                total[i] = total[i] + repeat(corner + place[i], taps) * gradient
+                total[i] = total[i] + broadcast(corner + place[i], taps) * gradient
             corner += g.stride_w * g.C
             dy += F
     for i in range(vectors):
-        store(dw + i * LANES, turn(total[i], taps))
+        store(dw + i * VECTOR_FLOATS, transpose_vector(total[i], taps))
 
 
 cdef inline void weight_tap(
-    const real* x, const real* dy, real* dw, const Window* g, Py_ssize_t first, Py_ssize_t last,
+    const real* x, const real* dy, real* dw, const Geometry* g, Py_ssize_t begin, Py_ssize_t end,
     Py_ssize_t k, Py_ssize_t F,
 ) noexcept nogil:
     """The last taps of a column matrix, which fill no vector."""
     cdef Py_ssize_t row, f
-    for row in range(first, last):
+    for row in range(begin, end):
         for f in range(F):
-            dw[k * F + f] += line_of(x, g, row)[k] * dy[(row - first) * F + f]
+            dw[k * F + f] += line_of(x, g, row)[k] * dy[(row - begin) * F + f]

@@ -1,8 +1,8 @@
 """Packs: vectors of channels, in each build: float or double, and whatever the level's length is.
 
 The vectors of vectors.pxd are there for float from AVX2 on only; kernels whose vectors run along
-the channels need no more than these few operations, which every level has. `n` lanes of a pack are
-used: PACK, a number that the compiler sees, or those channels that are left.
+the channels need no more than these few operations, which every level has. `n` elements of a pack
+are used: PACK, a number that the compiler sees, or those channels that are left.
 """
 
 from cyconv._core.real cimport real
@@ -12,7 +12,7 @@ from cyconv._core.vectors cimport vector   # before the text below, which uses v
 cdef extern from *:
     """
     #if CYCONV_VECTORS
-    #define CYCONV_PACK CYCONV_LANES
+    #define CYCONV_PACK CYCONV_VECTOR_FLOATS
     typedef cyconv_vector cyconv_pack;
     #elif defined(__GNUC__)
     #if CYCONV_SINGLE
@@ -27,13 +27,13 @@ cdef extern from *:
     typedef cyconv_real cyconv_pack;
     #endif
 
-    /* n lanes, zeros behind them; and back, with no byte touched beyond. */
+    /* n elements, zeros behind them; and back, with no byte touched beyond. */
     static inline cyconv_pack cyconv_pack_load(const cyconv_real *p, ptrdiff_t n)
     {
         if (n == CYCONV_PACK)
             return *(const cyconv_pack *) p;
     #if CYCONV_VECTORS
-        return cyconv_load_part(p, n);
+        return cyconv_load_masked(p, n);
     #elif defined(__GNUC__)
         cyconv_pack v = {0};
         for (ptrdiff_t i = 0; i < n; i++)
@@ -65,7 +65,7 @@ cdef extern from *:
         if (n & 1)
             _mm_store_ss(p, half);
     #elif CYCONV_VECTORS
-        cyconv_store_part(p, v, n);
+        cyconv_store_masked(p, v, n);
     #elif defined(__GNUC__)
         for (ptrdiff_t i = 0; i < n; i++)
             p[i] = v[i];

@@ -12,16 +12,16 @@ cdef enum:
 
 
 cdef inline void philox(
-    uint32_t* numbers, uint64_t key, uint32_t first, uint32_t image, uint32_t step,
+    uint32_t* numbers, uint64_t key, uint32_t counter, uint32_t image, uint32_t step,
     uint32_t stream,
 ) noexcept nogil:
-    """Write the 4 * GROUPS numbers of the counters (first + i, image, step, stream)."""
+    """Write the 4 * GROUPS numbers of the counters (counter + i, image, step, stream)."""
     cdef uint32_t[GROUPS] c0, c1, c2, c3
     cdef uint32_t k0 = <uint32_t> key, k1 = <uint32_t> (key >> 32), high0, high1
     cdef uint64_t product0, product1
     cdef Py_ssize_t i, _
     for i in range(GROUPS):
-        c0[i] = first + <uint32_t> i
+        c0[i] = counter + <uint32_t> i
         c1[i], c2[i], c3[i] = image, step, stream
     for _ in range(10):
         for i in range(GROUPS):

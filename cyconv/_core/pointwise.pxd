@@ -94,17 +94,17 @@ cdef inline kernel softmax(
 ) noexcept nogil:
     """y = exp(x - max x) / sum exp(x - max x) along each row, the sum in double."""
     cdef Py_ssize_t _, f
-    cdef double top, total, term
+    cdef double largest, total, term
     for _ in range(rows):
-        top = x[0]
+        largest = x[0]
         for f in range(1, F):
-            if x[f] > top:
-                top = x[f]
+            if x[f] > largest:
+                largest = x[f]
         total = 0
         for f in range(F):
-            total += exp(x[f] - top)
+            total += exp(x[f] - largest)
         for f in range(F):
-            term = exp(x[f] - top)
+            term = exp(x[f] - largest)
             y[f] = <real> (term / total)
         x += F
         y += F
@@ -140,33 +140,33 @@ cdef inline double cross_entropy(
     be logits itself.
     """
     cdef Py_ssize_t row, f
-    cdef double top, total, mass, own, part, loss = 0, share = smoothing / F
+    cdef double largest, total, mass, own, q, loss = 0, share = smoothing / F
     for row in range(rows):
-        top = logits[0]
+        largest = logits[0]
         for f in range(1, F):
-            if logits[f] > top:
-                top = logits[f]
+            if logits[f] > largest:
+                largest = logits[f]
         total = 0
         for f in range(F):
-            total += exp(logits[f] - top)
+            total += exp(logits[f] - largest)
         own = 1 - smoothing
         if weight != NULL:
             own *= weight[labels[row]]
         mass = own
         # A class without weight adds nothing, even where its logit is minus infinity.
         if own != 0:
-            loss += own * (log(total) - (logits[labels[row]] - top))
+            loss += own * (log(total) - (logits[labels[row]] - largest))
         if share != 0:
             for f in range(F):
-                part = share if weight == NULL else share * weight[f]
-                mass += part
-                if part != 0:
-                    loss += part * (log(total) - (logits[f] - top))
+                q = share if weight == NULL else share * weight[f]
+                mass += q
+                if q != 0:
+                    loss += q * (log(total) - (logits[f] - largest))
         for f in range(F):
-            part = share if weight == NULL else share * weight[f]
+            q = share if weight == NULL else share * weight[f]
             if f == labels[row]:
-                part += own
-            dlogits[f] = <real> (scale * (mass * (exp(logits[f] - top) / total) - part))
+                q += own
+            dlogits[f] = <real> (scale * (mass * (exp(logits[f] - largest) / total) - q))
         logits += F
         dlogits += F
     return loss
@@ -181,15 +181,15 @@ cdef inline kernel add_up(
     that subtree's sum to the same bits.
     """
     cdef Py_ssize_t step = 1, pair, i
-    cdef real* left
-    cdef const real* right
+    cdef real* sum
+    cdef const real* addend
     while step < count:
         pair = 0
         while pair + step < count:
-            left = accumulators + pair * pitch
-            right = left + step * pitch
+            sum = accumulators + pair * pitch
+            addend = sum + step * pitch
             for i in range(n):
-                left[i] += right[i]
+                sum[i] += addend[i]
             pair += 2 * step
         step *= 2
     for i in range(n):

@@ -6,8 +6,9 @@ for the mean. The geometry lets each window hold a pixel (cyconv.geometry.poolin
 
 from libc.math cimport INFINITY
 
-from cyconv._core.axis cimport Axis, Taps, axis_across, axis_down, taps_at
-from cyconv._core.columns cimport Window, zero
+from cyconv._core.axis cimport Axis, Range, axis_across, axis_down, taps_at
+from cyconv._core.columns cimport zero
+from cyconv._core.geometry cimport Geometry
 from cyconv._core.kernel cimport kernel
 from cyconv._core.packs cimport (
     PACK,
@@ -34,43 +35,43 @@ cdef struct Pool:
     const real* dy
     const real* y
     real* out   # y of a forward pass, dx of a backward one
-    const Window* g
+    const Geometry* g
     bint adds   # dx is added to
 
 
-cdef inline bint covers(const Window* g) noexcept nogil:
+cdef inline bint covers(const Geometry* g) noexcept nogil:
     """Tell whether each pixel of the image lies in one window."""
     return (g.stride_h == g.KH and g.stride_w == g.KW and g.pad_top == 0 and g.pad_left == 0
             and g.OH * g.KH == g.H and g.OW * g.KW == g.W)
 
 
-cdef inline bint stays_inside(const Window* g) noexcept nogil:
+cdef inline bint stays_inside(const Geometry* g) noexcept nogil:
     """Tell whether no window reaches beyond the image."""
     return (g.pad_top == 0 and (g.OH - 1) * g.stride_h + g.KH <= g.H
             and g.pad_left == 0 and (g.OW - 1) * g.stride_w + g.KW <= g.W)
 
 
 cdef inline kernel max_pool_rows(
-    const real* x, real* y, const Window* g, Py_ssize_t first, Py_ssize_t last,
+    const real* x, real* y, const Geometry* g, Py_ssize_t begin, Py_ssize_t end,
 ) noexcept nogil:
-    """y[n, oh, ow, c] = the maximum of a window for the output rows first <= (n, oh) < last.
+    """y[n, oh, ow, c] = the maximum of a window for the output rows begin <= (n, oh) < end.
 
     Writes: y of these rows.   Aliasing: x and y must not overlap.
     Parallel over: nothing.    Retains: nothing.
     """
     cdef Pool p = Pool(x, NULL, NULL, y, g, False)
-    all_rows(&p, first, last, MAX_FORWARD)
+    all_rows(&p, begin, end, MAX_FORWARD)
 
 
 cdef inline void max_pool_forward(
-    const real* x, real* y, const Window* g, Py_ssize_t n,
+    const real* x, real* y, const Geometry* g, Py_ssize_t n,
 ) noexcept nogil:
     """What max_pool_rows does, for n images."""
     max_pool_rows(x, y, g, 0, n * g.OH)
 
 
 cdef inline kernel max_pool_backward(
-    const real* x, const real* y, const real* dy, real* dx, const Window* g, Py_ssize_t n,
+    const real* x, const real* y, const real* dy, real* dx, const Geometry* g, Py_ssize_t n,
 ) noexcept nogil:
     """dx[n, ih, iw, c] = the sum of dy of the windows whose first maximum y it is, of n images.
 
@@ -84,26 +85,26 @@ cdef inline kernel max_pool_backward(
 
 
 cdef inline kernel avg_pool_rows(
-    const real* x, real* y, const Window* g, Py_ssize_t first, Py_ssize_t last,
+    const real* x, real* y, const Geometry* g, Py_ssize_t begin, Py_ssize_t end,
 ) noexcept nogil:
-    """y[n, oh, ow, c] = the mean of a window for the output rows first <= (n, oh) < last.
+    """y[n, oh, ow, c] = the mean of a window for the output rows begin <= (n, oh) < end.
 
     Writes: y of these rows.   Aliasing: x and y must not overlap.
     Parallel over: nothing.    Retains: nothing.
     """
     cdef Pool p = Pool(x, NULL, NULL, y, g, False)
-    all_rows(&p, first, last, AVG_FORWARD)
+    all_rows(&p, begin, end, AVG_FORWARD)
 
 
 cdef inline void avg_pool_forward(
-    const real* x, real* y, const Window* g, Py_ssize_t n,
+    const real* x, real* y, const Geometry* g, Py_ssize_t n,
 ) noexcept nogil:
     """What avg_pool_rows does, for n images."""
     avg_pool_rows(x, y, g, 0, n * g.OH)
 
 
 cdef inline kernel avg_pool_backward(
-    const real* dy, real* dx, const Window* g, Py_ssize_t n,
+    const real* dy, real* dx, const Geometry* g, Py_ssize_t n,
 ) noexcept nogil:
     """dx[n, ih, iw, c] = the sum of dy / count of the windows that it lies in, of n images.
 
@@ -117,15 +118,15 @@ cdef inline kernel avg_pool_backward(
 
 
 cdef inline void all_rows(
-    const Pool* p, Py_ssize_t first, Py_ssize_t last, Kind which,
+    const Pool* p, Py_ssize_t begin, Py_ssize_t end, Kind which,
 ) noexcept nogil:
     """All windows of some output rows; `which` is a number that the compiler sees."""
-    cdef const Window* g = p.g
+    cdef const Geometry* g = p.g
     cdef Py_ssize_t row, ow, ih, line
     cdef Axis down = axis_down(g), across = axis_across(g)
-    cdef Taps rows, columns
+    cdef Range rows, columns
     cdef bint two = g.KH == 2 and g.KW == 2 and stays_inside(g)
-    for row in range(first, last):
+    for row in range(begin, end):
         rows = taps_at(&down, row % g.OH)
         ih = row % g.OH * g.stride_h - g.pad_top + rows.begin
         line = (row // g.OH * g.H + ih) * g.W

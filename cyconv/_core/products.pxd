@@ -3,26 +3,26 @@
 A general sgemm copies both operands into an order of its own before it multiplies. Here they lie in
 the right order already: the F weights of a tap are neighbours, and so are the F gradients of a
 pixel. A tile of the result stays in registers; for each step of the sum a row of the right-hand
-matrix is read as vectors and each element of the left-hand one is repeated over a vector. 4 or 8
+matrix is read as vectors and each element of the left-hand one is broadcast over a vector. 4 or 8
 filters have kernels of their own in packed.pxd, and y with filters that fill vectors is computed
 without columns, in windows.pxd. Without AVX2, in double, or with a number of filters that leaves
 half of a vector empty, sgemm and dgemm do it.
 """
 
-from cyconv._core.columns cimport Window
 from cyconv._core.gemm cimport gemm
+from cyconv._core.geometry cimport Geometry
 from cyconv._core.kernel cimport kernel
 from cyconv._core.packed cimport as_image, is_packed, packed_forward, packed_weight
 from cyconv._core.real cimport real
 from cyconv._core.vectors cimport (
     CYCONV_VECTORS,
-    LANES,
-    WIDTH,
+    ROW_VECTORS,
+    VECTOR_FLOATS,
+    broadcast,
     load,
-    load_part,
-    repeat,
+    load_masked,
     store,
-    store_part,
+    store_masked,
     vector,
     zeros,
 )
@@ -33,7 +33,7 @@ cdef enum:
 
 cdef inline bint fills_vectors(Py_ssize_t n) noexcept nogil:
     """Tell whether n floats are whole vectors, or more than half of the last one."""
-    return CYCONV_VECTORS and (n % LANES == 0 or n % LANES > LANES // 2)
+    return CYCONV_VECTORS and (n % VECTOR_FLOATS == 0 or n % VECTOR_FLOATS > VECTOR_FLOATS // 2)
 
 
 cdef struct Product:
@@ -52,7 +52,7 @@ cdef inline void times_weight(
     const real* cols, const real* weight, real* y, const Product* p,
 ) noexcept nogil:
     """y = cols · weight, with cols of shape (rows, K) and weight (K, F)."""
-    cdef Window g
+    cdef Geometry g
     if is_packed(p.K, p.F) and is_whole(p):
         g = as_image(p.rows, p.K)
         packed_forward(cols, weight, y, &g, 0, p.rows, p.F)
@@ -65,7 +65,7 @@ cdef inline void transposed_times_dy(
     const real* cols, const real* dy, real* dweight, const Product* p, bint accumulate,
 ) noexcept nogil:
     """dweight (+)= colsᵀ · dy, with cols of shape (rows, K) and dy (rows, F)."""
-    cdef Window g
+    cdef Geometry g
     if is_packed(p.K, p.F) and is_whole(p):
         g = as_image(p.rows, p.K)
         packed_weight(cols, dy, dweight, &g, 0, p.rows, p.F, accumulate)
@@ -94,127 +94,127 @@ cdef inline kernel multiply(
     real* c, Py_ssize_t c_row, Py_ssize_t rows, Py_ssize_t steps, Py_ssize_t columns,
     bint accumulate,
 ) noexcept nogil:
-    """c (+)= a · b.
+    """c (+)= a · b, panel after panel of its columns.
 
     c[r, :] = sum over s of a[r*a_row + s*a_step] * b[s*b_step :], each sum in the order of s.
     """
     cdef Py_ssize_t column = 0
-    while column + WIDTH * LANES <= columns:
-        strips(a, a_row, a_step, b + column, b_step, c + column, c_row, rows, steps, WIDTH, LANES,
-               accumulate)
-        column += WIDTH * LANES
-    while column + 2 * LANES <= columns:
-        strips(a, a_row, a_step, b + column, b_step, c + column, c_row, rows, steps, 2, LANES,
-               accumulate)
-        column += 2 * LANES
+    while column + ROW_VECTORS * VECTOR_FLOATS <= columns:
+        panel(a, a_row, a_step, b + column, b_step, c + column, c_row, rows, steps, ROW_VECTORS,
+              VECTOR_FLOATS, accumulate)
+        column += ROW_VECTORS * VECTOR_FLOATS
+    while column + 2 * VECTOR_FLOATS <= columns:
+        panel(a, a_row, a_step, b + column, b_step, c + column, c_row, rows, steps, 2,
+              VECTOR_FLOATS, accumulate)
+        column += 2 * VECTOR_FLOATS
     while column < columns:
-        strips(a, a_row, a_step, b + column, b_step, c + column, c_row, rows, steps, 1,
-               min(LANES, columns - column), accumulate)
-        column += LANES
+        panel(a, a_row, a_step, b + column, b_step, c + column, c_row, rows, steps, 1,
+              min(VECTOR_FLOATS, columns - column), accumulate)
+        column += VECTOR_FLOATS
 
 
-cdef inline void strips(
+cdef inline void panel(
     const real* a, Py_ssize_t a_row, Py_ssize_t a_step, const real* b, Py_ssize_t b_step,
-    real* c, Py_ssize_t c_row, Py_ssize_t rows, Py_ssize_t steps, Py_ssize_t width,
-    Py_ssize_t part, bint accumulate,
+    real* c, Py_ssize_t c_row, Py_ssize_t rows, Py_ssize_t steps, Py_ssize_t vectors,
+    Py_ssize_t floats, bint accumulate,
 ) noexcept nogil:
-    """`width` vectors of each row of c, DEPTH steps of the sums at a time."""
-    cdef Py_ssize_t first = 0, last
-    while first < steps:
-        last = min(first + DEPTH, steps)
-        strip(a + first * a_step, a_row, a_step, b + first * b_step, b_step, c, c_row, rows,
-              last - first, width, part, accumulate or first > 0)
-        first = last
+    """`vectors` vectors of each row of c, DEPTH steps of the sums at a time."""
+    cdef Py_ssize_t begin = 0, end
+    while begin < steps:
+        end = min(begin + DEPTH, steps)
+        panel_rows(a + begin * a_step, a_row, a_step, b + begin * b_step, b_step, c, c_row, rows,
+                   end - begin, vectors, floats, accumulate or begin > 0)
+        begin = end
 
 
-cdef inline void strip(
+cdef inline void panel_rows(
     const real* a, Py_ssize_t a_row, Py_ssize_t a_step, const real* b, Py_ssize_t b_step,
-    real* c, Py_ssize_t c_row, Py_ssize_t rows, Py_ssize_t steps, Py_ssize_t width,
-    Py_ssize_t part, bint accumulate,
+    real* c, Py_ssize_t c_row, Py_ssize_t rows, Py_ssize_t steps, Py_ssize_t vectors,
+    Py_ssize_t floats, bint accumulate,
 ) noexcept nogil:
-    """`width` vectors of each row of c, as many rows at once as fill the registers."""
+    """`vectors` vectors of each row of c, as many rows at once as fill the registers."""
     cdef Py_ssize_t r = 0
-    if width < WIDTH:
+    if vectors < ROW_VECTORS:
         while r + 12 <= rows:
-            tile(a + r * a_row, a_row, a_step, b, b_step, c + r * c_row, c_row, 12, steps, width,
-                 part, accumulate)
+            register_tile(a + r * a_row, a_row, a_step, b, b_step, c + r * c_row, c_row, 12, steps,
+                          vectors, floats, accumulate)
             r += 12
     while r + 6 <= rows:
-        tile(a + r * a_row, a_row, a_step, b, b_step, c + r * c_row, c_row, 6, steps, width,
-             part, accumulate)
+        register_tile(a + r * a_row, a_row, a_step, b, b_step, c + r * c_row, c_row, 6, steps,
+                      vectors, floats, accumulate)
         r += 6
     if r + 4 <= rows:
-        tile(a + r * a_row, a_row, a_step, b, b_step, c + r * c_row, c_row, 4, steps, width,
-             part, accumulate)
+        register_tile(a + r * a_row, a_row, a_step, b, b_step, c + r * c_row, c_row, 4, steps,
+                      vectors, floats, accumulate)
         r += 4
     if r + 2 <= rows:
-        tile(a + r * a_row, a_row, a_step, b, b_step, c + r * c_row, c_row, 2, steps, width,
-             part, accumulate)
+        register_tile(a + r * a_row, a_row, a_step, b, b_step, c + r * c_row, c_row, 2, steps,
+                      vectors, floats, accumulate)
         r += 2
     if r < rows:
-        tile(a + r * a_row, a_row, a_step, b, b_step, c + r * c_row, c_row, 1, steps, width,
-             part, accumulate)
+        register_tile(a + r * a_row, a_row, a_step, b, b_step, c + r * c_row, c_row, 1, steps,
+                      vectors, floats, accumulate)
 
 
-cdef inline void tile(
+cdef inline void register_tile(
     const real* a, Py_ssize_t a_row, Py_ssize_t a_step, const real* b, Py_ssize_t b_step,
-    real* c, Py_ssize_t c_row, Py_ssize_t rows, Py_ssize_t steps, Py_ssize_t width,
-    Py_ssize_t part, bint accumulate,
+    real* c, Py_ssize_t c_row, Py_ssize_t rows, Py_ssize_t steps, Py_ssize_t vectors,
+    Py_ssize_t floats, bint accumulate,
 ) noexcept nogil:
-    """A tile of c in registers; `rows` and `width` are numbers that the compiler sees.
+    """A tile of c in registers; `rows` and `vectors` are numbers that the compiler sees.
 
-    Of the last vector of a row, `part` floats are there: LANES unless `width` is 1.
+    The last vector of a row has `floats` floats: VECTOR_FLOATS unless `vectors` is 1.
     """
     # An array for each column of vectors and no loop inside a loop over rows: so gcc unrolls the
     # loops over rows early enough to keep all arrays in registers.
     cdef Py_ssize_t s, i
     cdef vector[12] t0, t1
     cdef vector[6] t2, t3
-    cdef vector r0, r1, r2, r3, left
+    cdef vector r0, r1, r2, r3, element
     for i in range(rows):
         if accumulate:
-            t0[i] = load_part(c + i * c_row, part) if width == 1 else load(c + i * c_row)
+            t0[i] = load_masked(c + i * c_row, floats) if vectors == 1 else load(c + i * c_row)
         else:
             t0[i] = zeros()
-        if width > 1:
-            t1[i] = load(c + i * c_row + LANES) if accumulate else zeros()
-        if width > 2:
-            t2[i] = load(c + i * c_row + 2 * LANES) if accumulate else zeros()
-            t3[i] = load(c + i * c_row + 3 * LANES) if accumulate else zeros()
+        if vectors > 1:
+            t1[i] = load(c + i * c_row + VECTOR_FLOATS) if accumulate else zeros()
+        if vectors > 2:
+            t2[i] = load(c + i * c_row + 2 * VECTOR_FLOATS) if accumulate else zeros()
+            t3[i] = load(c + i * c_row + 3 * VECTOR_FLOATS) if accumulate else zeros()
     for s in range(steps):
-        r0 = load_part(b + s * b_step, part) if width == 1 else load(b + s * b_step)
-        if width > 1:
-            r1 = load(b + s * b_step + LANES)
-        if width > 2:
-            r2 = load(b + s * b_step + 2 * LANES)
-            r3 = load(b + s * b_step + 3 * LANES)
+        r0 = load_masked(b + s * b_step, floats) if vectors == 1 else load(b + s * b_step)
+        if vectors > 1:
+            r1 = load(b + s * b_step + VECTOR_FLOATS)
+        if vectors > 2:
+            r2 = load(b + s * b_step + 2 * VECTOR_FLOATS)
+            r3 = load(b + s * b_step + 3 * VECTOR_FLOATS)
         for i in range(rows):
-            left = repeat(a + i * a_row + s * a_step, 1)
-            t0[i] = t0[i] + left * r0
-            if width > 1:
-                t1[i] = t1[i] + left * r1
-            if width > 2:
-                t2[i] = t2[i] + left * r2
-                t3[i] = t3[i] + left * r3
+            element = broadcast(a + i * a_row + s * a_step, 1)
+            t0[i] = t0[i] + element * r0
+            if vectors > 1:
+                t1[i] = t1[i] + element * r1
+            if vectors > 2:
+                t2[i] = t2[i] + element * r2
+                t3[i] = t3[i] + element * r3
     for i in range(rows):
-        if width == 1:
-            store_part(c + i * c_row, t0[i], part)
+        if vectors == 1:
+            store_masked(c + i * c_row, t0[i], floats)
         else:
             store(c + i * c_row, t0[i])
-        if width > 1:
-            store(c + i * c_row + LANES, t1[i])
-        if width > 2:
-            store(c + i * c_row + 2 * LANES, t2[i])
-            store(c + i * c_row + 3 * LANES, t3[i])
+        if vectors > 1:
+            store(c + i * c_row + VECTOR_FLOATS, t1[i])
+        if vectors > 2:
+            store(c + i * c_row + 2 * VECTOR_FLOATS, t2[i])
+            store(c + i * c_row + 3 * VECTOR_FLOATS, t3[i])
 
 
 cdef inline kernel transpose(
     const real* matrix, real* transposed, Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t pitch,
 ) noexcept nogil:
     """transposed[c, r] = matrix[r, c], rows `pitch` apart, in squares that stay in the cache."""
-    cdef Py_ssize_t r, c, first_r, first_c
-    for first_r in range(0, rows, 16):
-        for first_c in range(0, columns, 16):
-            for c in range(first_c, min(first_c + 16, columns)):
-                for r in range(first_r, min(first_r + 16, rows)):
+    cdef Py_ssize_t r, c, r_begin, c_begin
+    for r_begin in range(0, rows, 16):
+        for c_begin in range(0, columns, 16):
+            for c in range(c_begin, min(c_begin + 16, columns)):
+                for r in range(r_begin, min(r_begin + 16, rows)):
                     transposed[c * pitch + r] = matrix[r * columns + c]

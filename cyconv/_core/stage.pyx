@@ -100,7 +100,7 @@ cdef class Batch:
 
 
 cdef struct Task:
-    # What a stage's lanes share during a pass.
+    # What a stage's accumulators share during a pass.
     Pass template
     const real* x
     const unsigned char* pixels
@@ -178,7 +178,7 @@ cdef class Stage:
         Parallel over: accumulators.                Retains: nothing.
         """
         cdef Task task
-        cdef Py_ssize_t i, lane
+        cdef Py_ssize_t i, index
         cdef Pass p
         task.template, task.phases, task.block, task.keep = batch.template, phases, block, keep
         task.x, task.pixels, task.images = NULL, NULL, batch.images
@@ -196,9 +196,9 @@ cdef class Stage:
             self.place(&task, &self.node[i], &p, task.frames, task.scratch)
             (<Op> self.node[i].op).prepare(&p, phases)
         enter()
-        for lane in prange(accumulators, nogil=True, schedule="dynamic",
-                           num_threads=min(batch.threads, <int> accumulators)):
-            self.run_lane(&task, lane, threadid())
+        for index in prange(accumulators, nogil=True, schedule="dynamic",
+                            num_threads=min(batch.threads, <int> accumulators)):
+            self.run_accumulator(&task, index, threadid())
         leave()
         for i in range(self.count):
             p = task.template
@@ -214,61 +214,61 @@ cdef class Stage:
         self, const Task* task, Py_ssize_t begin, real[::1] gradients, Py_ssize_t to,
         Py_ssize_t size, int threads,
     ):
-        cdef Py_ssize_t chunk, first
+        cdef Py_ssize_t chunk, offset
         for chunk in prange((size + CHUNK - 1) // CHUNK, nogil=True, schedule="static",
                             num_threads=threads if size > 4 * CHUNK else 1):
-            first = chunk * CHUNK
+            offset = chunk * CHUNK
             pointwise.add_up(
-                task.accumulators + begin + first, &gradients[to + first],
-                min(<Py_ssize_t> CHUNK, size - first), task.accumulators_count, self.gradients)
+                task.accumulators + begin + offset, &gradients[to + offset],
+                min(<Py_ssize_t> CHUNK, size - offset), task.accumulators_count, self.gradients)
 
     cdef inline real* locate(
-        self, const Task* task, const Place* place, Py_ssize_t first, real* frame, real* scratch,
+        self, const Task* task, const Place* place, Py_ssize_t begin, real* frame, real* scratch,
     ) noexcept nogil:
-        """Return where the share of a block is that begins with the image `first`."""
+        """Return where the share of a block is that begins with the image `begin`."""
         if place.where == HELD:
-            return <real*> task.held + place.at * task.images + first * place.size
+            return <real*> task.held + place.at * task.images + begin * place.size
         if place.where == FRAME:
             return frame + place.at
         if place.where == SCRATCH:
             return scratch + place.at
         if place.where == INPUT:
-            return <real*> task.x + first * place.size if task.pixels == NULL else scratch
+            return <real*> task.x + begin * place.size if task.pixels == NULL else scratch
         return NULL
 
     cdef inline void place(
         self, const Task* task, const Node* node, Pass* p, real* frame, real* scratch,
     ) noexcept nogil:
         """Fill in where the arrays of an operation are for the block that `p` speaks of."""
-        p.x = self.locate(task, &node.x, p.first, frame, scratch)
-        p.x2 = self.locate(task, &node.x2, p.first, frame, scratch)
-        p.y = self.locate(task, &node.y, p.first, frame, scratch)
-        p.dy = self.locate(task, &node.dy, p.first, frame, scratch)
-        p.dy2 = self.locate(task, &node.dy2, p.first, frame, scratch)
-        p.dx = self.locate(task, &node.dx, p.first, frame, scratch)
-        p.dx2 = self.locate(task, &node.dx2, p.first, frame, scratch)
+        p.x = self.locate(task, &node.x, p.begin, frame, scratch)
+        p.x2 = self.locate(task, &node.x2, p.begin, frame, scratch)
+        p.y = self.locate(task, &node.y, p.begin, frame, scratch)
+        p.dy = self.locate(task, &node.dy, p.begin, frame, scratch)
+        p.dy2 = self.locate(task, &node.dy2, p.begin, frame, scratch)
+        p.dx = self.locate(task, &node.dx, p.begin, frame, scratch)
+        p.dx2 = self.locate(task, &node.dx2, p.begin, frame, scratch)
         p.scratch = scratch + self.columns
         p.shared = task.shared + node.shared
 
-    cdef void run_lane(self, const Task* task, Py_ssize_t lane, int thread) noexcept nogil:
-        """The blocks lane, lane + accumulators, ... in this order."""
-        cdef Py_ssize_t b = lane, i
+    cdef void run_accumulator(self, const Task* task, Py_ssize_t index, int thread) noexcept nogil:
+        """The blocks index, index + accumulators, ... in this order."""
+        cdef Py_ssize_t b = index, i
         cdef Pass p = task.template
         cdef const Node* node
         cdef real* frame
         cdef real* scratch = task.scratch + thread * self.scratch
-        cdef real* accumulator = task.accumulators + lane * self.gradients
-        cdef double* sums = task.sums + lane * task.sums_pitch
+        cdef real* accumulator = task.accumulators + index * self.gradients
+        cdef double* sums = task.sums + index * task.sums_pitch
         while b * task.block < task.images:
-            p.first = b * task.block
-            p.images = min(task.block, task.images - p.first)
-            p.accumulate = b != lane
+            p.begin = b * task.block
+            p.images = min(task.block, task.images - p.begin)
+            p.accumulate = b != index
             if task.template.labels != NULL:
-                p.labels = task.template.labels + p.first
+                p.labels = task.template.labels + p.begin
             frame = task.frames + (b if task.keep else thread) * self.frame
             if task.pixels != NULL:
                 pointwise.from_pixels(
-                    task.pixels + p.first * self.inputs, scratch, p.images * self.inputs)
+                    task.pixels + p.begin * self.inputs, scratch, p.images * self.inputs)
             if task.phases & FORWARD:
                 for i in range(self.count):
                     node = &self.node[i]

@@ -9,17 +9,17 @@ cdef extern from *:
     #include <immintrin.h>
     #include <string.h>
     #define CYCONV_VECTORS 1
-    /* Six rows of WIDTH vectors fill the 32 or 16 registers. */
+    /* Vectors of a register tile's row: six such rows fill the 32 or 16 registers. */
     #if defined(__AVX512F__)
-    #define CYCONV_LANES 16
-    #define CYCONV_WIDTH 4
+    #define CYCONV_VECTOR_FLOATS 16
+    #define CYCONV_ROW_VECTORS 4
     #else
-    #define CYCONV_LANES 8
-    #define CYCONV_WIDTH 2
+    #define CYCONV_VECTOR_FLOATS 8
+    #define CYCONV_ROW_VECTORS 2
     #endif
     /* A vector of the level's full length, at any address. */
     typedef float cyconv_vector
-        __attribute__((vector_size(4 * CYCONV_LANES), aligned(4), may_alias));
+        __attribute__((vector_size(4 * CYCONV_VECTOR_FLOATS), aligned(4), may_alias));
 
     static inline cyconv_vector cyconv_zeros(void)
     {
@@ -29,16 +29,16 @@ cdef extern from *:
     #define cyconv_load(p) (*(const cyconv_vector *) (p))
     #define cyconv_store(p, v) (*(cyconv_vector *) (p) = (v))
 
-    /* The first n lanes, zeros behind them; and back, with no byte touched beyond. */
-    #if CYCONV_LANES == 16
+    /* The first n floats, zeros behind them; and back, with no byte touched beyond. */
+    #if CYCONV_VECTOR_FLOATS == 16
     #define cyconv_mask(n) ((__mmask16) ((1u << (n)) - 1))
-    #define cyconv_load_part(p, n) ((cyconv_vector) _mm512_maskz_loadu_ps(cyconv_mask(n), p))
-    #define cyconv_store_part(p, v, n) _mm512_mask_storeu_ps(p, cyconv_mask(n), v)
+    #define cyconv_load_masked(p, n) ((cyconv_vector) _mm512_maskz_loadu_ps(cyconv_mask(n), p))
+    #define cyconv_store_masked(p, v, n) _mm512_mask_storeu_ps(p, cyconv_mask(n), v)
     #else
     #define cyconv_mask(n) _mm256_cmpgt_epi32( \\
         _mm256_set1_epi32((int) (n)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7))
-    #define cyconv_load_part(p, n) ((cyconv_vector) _mm256_maskload_ps(p, cyconv_mask(n)))
-    #define cyconv_store_part(p, v, n) _mm256_maskstore_ps(p, cyconv_mask(n), v)
+    #define cyconv_load_masked(p, n) ((cyconv_vector) _mm256_maskload_ps(p, cyconv_mask(n)))
+    #define cyconv_store_masked(p, v, n) _mm256_maskstore_ps(p, cyconv_mask(n), v)
     #endif
 
     /* v where v > 0, slope * v elsewhere. */
@@ -49,10 +49,10 @@ cdef extern from *:
         return (cyconv_vector) (((mask) v & positive) | ((mask) (slope * v) & ~positive));
     }
 
-    /* The T floats of a, LANES/T times. */
-    static inline cyconv_vector cyconv_repeat(const float *a, ptrdiff_t T)
+    /* The T floats of a, VECTOR_FLOATS/T times. */
+    static inline cyconv_vector cyconv_broadcast(const float *a, ptrdiff_t T)
     {
-    #if CYCONV_LANES == 16
+    #if CYCONV_VECTOR_FLOATS == 16
         if (T == 2) {
             double pair;
             memcpy(&pair, a, sizeof pair);
@@ -71,11 +71,11 @@ cdef extern from *:
     #endif
     }
 
-    /* The matrix with F columns in v by columns: lane f * LANES/F + t of the result is lane
-       t * F + f of v. */
-    static inline cyconv_vector cyconv_turn(cyconv_vector v, ptrdiff_t F)
+    /* The matrix with F columns that v holds, transposed: element f * VECTOR_FLOATS/F + t of the
+       result is element t * F + f of v. */
+    static inline cyconv_vector cyconv_transpose_vector(cyconv_vector v, ptrdiff_t F)
     {
-    #if CYCONV_LANES == 16
+    #if CYCONV_VECTOR_FLOATS == 16
         if (F == 4)
             return _mm512_permutexvar_ps(
                 _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), v);
@@ -91,10 +91,10 @@ cdef extern from *:
     #endif
     }
 
-    /* Each of the F floats of d LANES/F times: d[0] d[0] ... d[1] d[1] ... */
-    static inline cyconv_vector cyconv_stretch(const float *d, ptrdiff_t F)
+    /* Each of the F floats of d VECTOR_FLOATS/F times: d[0] d[0] ... d[1] d[1] ... */
+    static inline cyconv_vector cyconv_duplicate_each(const float *d, ptrdiff_t F)
     {
-    #if CYCONV_LANES == 16
+    #if CYCONV_VECTOR_FLOATS == 16
         if (F == 4)
             return _mm512_permutexvar_ps(
                 _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3),
@@ -109,9 +109,9 @@ cdef extern from *:
     }
 
     /* y[f] = the sum over taps t of v[t * F + f], half by half. */
-    static inline void cyconv_fold(cyconv_vector v, float *y, ptrdiff_t F)
+    static inline void cyconv_horizontal_add(cyconv_vector v, float *y, ptrdiff_t F)
     {
-    #if CYCONV_LANES == 16
+    #if CYCONV_VECTOR_FLOATS == 16
         __m256 half = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
     #else
         __m256 half = v;
@@ -124,32 +124,32 @@ cdef extern from *:
     }
     #else   /* what uses these compiles, and what needs vectors asks for them first */
     #define CYCONV_VECTORS 0
-    #define CYCONV_LANES 1
-    #define CYCONV_WIDTH 1
+    #define CYCONV_VECTOR_FLOATS 1
+    #define CYCONV_ROW_VECTORS 1
     typedef cyconv_real cyconv_vector;
     #define cyconv_zeros() 0
     #define cyconv_load(p) (*(p))
     #define cyconv_store(p, v) (*(p) = (v))
-    #define cyconv_load_part(p, n) (*(p))
-    #define cyconv_store_part(p, v, n) (*(p) = (v))
+    #define cyconv_load_masked(p, n) (*(p))
+    #define cyconv_store_masked(p, v, n) (*(p) = (v))
     #define cyconv_leaky(v, slope) ((v) > 0 ? (v) : (slope) * (v))
-    #define cyconv_repeat(a, T) (*(a))
-    #define cyconv_turn(v, F) (v)
-    #define cyconv_stretch(d, F) (*(d))
-    #define cyconv_fold(v, y, F) (*(y) = (v))
+    #define cyconv_broadcast(a, T) (*(a))
+    #define cyconv_transpose_vector(v, F) (v)
+    #define cyconv_duplicate_each(d, F) (*(d))
+    #define cyconv_horizontal_add(v, y, F) (*(y) = (v))
     #endif
     """
     const bint CYCONV_VECTORS
-    const Py_ssize_t WIDTH "CYCONV_WIDTH"
-    const Py_ssize_t LANES "CYCONV_LANES"
+    const Py_ssize_t ROW_VECTORS "CYCONV_ROW_VECTORS"
+    const Py_ssize_t VECTOR_FLOATS "CYCONV_VECTOR_FLOATS"
     ctypedef real vector "cyconv_vector"
     vector zeros "cyconv_zeros"() noexcept nogil
     vector load "cyconv_load"(const real* p) noexcept nogil
     void store "cyconv_store"(real* p, vector v) noexcept nogil
-    vector load_part "cyconv_load_part"(const real* p, Py_ssize_t n) noexcept nogil
-    void store_part "cyconv_store_part"(real* p, vector v, Py_ssize_t n) noexcept nogil
+    vector load_masked "cyconv_load_masked"(const real* p, Py_ssize_t n) noexcept nogil
+    void store_masked "cyconv_store_masked"(real* p, vector v, Py_ssize_t n) noexcept nogil
     vector leaky "cyconv_leaky"(vector v, real slope) noexcept nogil
-    vector repeat "cyconv_repeat"(const real* a, Py_ssize_t T) noexcept nogil
-    vector turn "cyconv_turn"(vector v, Py_ssize_t F) noexcept nogil
-    vector stretch "cyconv_stretch"(const real* d, Py_ssize_t F) noexcept nogil
-    void fold "cyconv_fold"(vector v, real* y, Py_ssize_t F) noexcept nogil
+    vector broadcast "cyconv_broadcast"(const real* a, Py_ssize_t T) noexcept nogil
+    vector transpose_vector "cyconv_transpose_vector"(vector v, Py_ssize_t F) noexcept nogil
+    vector duplicate_each "cyconv_duplicate_each"(const real* d, Py_ssize_t F) noexcept nogil
+    void horizontal_add "cyconv_horizontal_add"(vector v, real* y, Py_ssize_t F) noexcept nogil

@@ -122,7 +122,7 @@ class Conv2D(Layer):
         op = program.kernels.convolution.Conv(
             self.geometry._asdict(), self.out_channels, tile, self.bias
         )
-        op.first = self.first
+        op.offset = self.first
         return program.add(op, x)
 
     def onnx(self, graph: Graph, value: Value) -> Value:

@@ -57,7 +57,7 @@ class Linear(Layer):
         op = program.kernels.convolution.Conv(
             geometry._asdict(), self.out_features, tile, self.bias
         )
-        op.first = self.first
+        op.offset = self.first
         large = op.weights * program.dtype.itemsize > tuning.WHOLE_BATCH_BYTES
         return program.add(op, x, stage=WholeBatch if large else None)
 

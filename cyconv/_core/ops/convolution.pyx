@@ -2,7 +2,8 @@
 
 from cyconv._core cimport pointwise
 from cyconv._core.block cimport conv_backward, conv_forward
-from cyconv._core.columns cimport Window, is_identity, zero
+from cyconv._core.columns cimport zero
+from cyconv._core.geometry cimport Geometry, is_identity
 from cyconv._core.op cimport BACKWARD, Op, Pass
 from cyconv._core.products cimport fills_vectors, transpose
 from cyconv._core.real cimport real
@@ -13,7 +14,7 @@ cdef class Conv(Op):
 
     Parameters
     ----------
-    window : mapping
+    geometry : mapping
         The fields of a Geometry.
     F : int
         Output channels.
@@ -25,17 +26,17 @@ cdef class Conv(Op):
 
     cdef readonly Py_ssize_t F, weights, tile
     cdef readonly bint bias
-    cdef readonly Window window
+    cdef readonly Geometry geometry
     cdef Op norm                  # whose scale and shift the weights take in
     cdef Py_ssize_t bias_at       # in `shared`: a bias of zeros, or the one with the shift
     cdef Py_ssize_t transposed_at   # and the weight as a matrix (F, KH*KW*C)
     cdef Py_ssize_t weight_at     # and the weight with the scale, then scale and shift
 
-    def __init__(self, Window window, Py_ssize_t F, Py_ssize_t tile, bint bias=True):
-        self.window, self.F, self.tile, self.bias = window, F, tile, bias
-        self.weights = window.KH * window.KW * window.C * F
-        self.inputs = window.H * window.W * window.pitch
-        self.outputs = window.OH * window.OW * F
+    def __init__(self, Geometry geometry, Py_ssize_t F, Py_ssize_t tile, bint bias=True):
+        self.geometry, self.F, self.tile, self.bias = geometry, F, tile, bias
+        self.weights = geometry.KH * geometry.KW * geometry.C * F
+        self.inputs = geometry.H * geometry.W * geometry.pitch
+        self.outputs = geometry.OH * geometry.OW * F
         self.size = self.weights + (F if bias else 0)
         self.joins = True
         self.transposed_at = F
@@ -48,20 +49,20 @@ cdef class Conv(Op):
         self.shared += self.weights + 2 * self.F
 
     cpdef Py_ssize_t scratch(self, Py_ssize_t block):
-        cdef const Window* g = &self.window
+        cdef const Geometry* g = &self.geometry
         return self.F + min(self.tile, block * g.OH) * g.OW * g.KH * g.KW * g.C
 
     cdef const real* weight(self, const Pass* p) noexcept nogil:
-        return p.parameters + self.first if self.norm is None else p.shared + self.weight_at
+        return p.parameters + self.offset if self.norm is None else p.shared + self.weight_at
 
     cdef const real* bias_of(self, const Pass* p) noexcept nogil:
         if self.bias and self.norm is None:
-            return p.parameters + self.first + self.weights
+            return p.parameters + self.offset + self.weights
         return p.shared
 
     cdef void prepare(self, const Pass* p, int phases) noexcept nogil:
         cdef Py_ssize_t K = self.weights // self.F, k, f
-        cdef const real* weight = p.parameters + self.first
+        cdef const real* weight = p.parameters + self.offset
         cdef real* folded
         cdef real* scale
         cdef real* shift
@@ -79,16 +80,16 @@ cdef class Conv(Op):
             transpose(weight, p.shared + self.transposed_at, K, self.F, K)
 
     cdef void forward(self, const Pass* p) noexcept nogil:
-        conv_forward(p.x, self.weight(p), self.bias_of(p), p.y, p.scratch + self.F, &self.window,
-                     self.F, <real> self.slope, 0, p.images * self.window.OH, self.tile)
+        conv_forward(p.x, self.weight(p), self.bias_of(p), p.y, p.scratch + self.F, &self.geometry,
+                     self.F, <real> self.slope, 0, p.images * self.geometry.OH, self.tile)
 
     cdef void backward(self, const Pass* p) noexcept nogil:
         cdef real* dbias = p.accumulator + self.weights if self.bias else p.scratch
         if self.slope != 1:
             pointwise.leaky_relu_backward(
                 p.y, p.dy, p.dy, p.images * self.outputs, <real> self.slope)
-        if p.dx != NULL and not is_identity(&self.window):
+        if p.dx != NULL and not is_identity(&self.geometry):
             zero(p.dx, p.images * self.inputs)
-        conv_backward(p.x, p.parameters + self.first, p.shared + self.transposed_at, p.dy, p.dx,
-                      p.accumulator, dbias, p.scratch + self.F, &self.window, self.F, 0,
-                      p.images * self.window.OH, self.tile, p.accumulate)
+        conv_backward(p.x, p.parameters + self.offset, p.shared + self.transposed_at, p.dy, p.dx,
+                      p.accumulator, dbias, p.scratch + self.F, &self.geometry, self.F, 0,
+                      p.images * self.geometry.OH, self.tile, p.accumulate)

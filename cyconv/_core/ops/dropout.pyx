@@ -7,10 +7,10 @@ from cyconv._core.philox cimport GROUPS, philox
 from cyconv._core.real cimport real
 
 
-def numbers(uint64_t key, uint32_t first, uint32_t image, uint32_t step, uint32_t stream):
+def numbers(uint64_t key, uint32_t counter, uint32_t image, uint32_t step, uint32_t stream):
     """Return what `philox` writes, as a list."""
     cdef uint32_t[4 * GROUPS] drawn
-    philox(drawn, key, first, image, step, stream)
+    philox(drawn, key, counter, image, step, stream)
     return [drawn[i] for i in range(4 * GROUPS)]
 
 
@@ -39,18 +39,18 @@ cdef class Dropout(Op):
         cdef uint32_t[4 * GROUPS] numbers
         cdef uint64_t threshold = <uint64_t> (self.probability * 4294967296.0)
         cdef real scale = <real> (1 / (1 - self.probability)) if self.probability < 1 else 0
-        cdef Py_ssize_t image, first, i, n
+        cdef Py_ssize_t image, begin, i, n
         for image in range(p.images):
-            first = 0
-            while first < self.inputs:
-                philox(numbers, p.seed, <uint32_t> (first // 4), <uint32_t> (p.first + image),
+            begin = 0
+            while begin < self.inputs:
+                philox(numbers, p.seed, <uint32_t> (begin // 4), <uint32_t> (p.begin + image),
                        <uint32_t> p.step, self.stream)
-                n = min(4 * GROUPS, self.inputs - first)
+                n = min(4 * GROUPS, self.inputs - begin)
                 for i in range(n):
                     target[i] = scale * source[i] if numbers[i] >= threshold else 0
                 source += n
                 target += n
-                first += n
+                begin += n
 
     cdef void forward(self, const Pass* p) noexcept nogil:
         self.mask(p, p.x, p.y)

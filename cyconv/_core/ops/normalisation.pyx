@@ -25,32 +25,32 @@ cdef inline kernel moments(
     Py_ssize_t C,
 ) noexcept nogil:
     """mean = mean of x for each channel, squares = sum of (x - mean)²; sums, about: C numbers."""
-    cdef Py_ssize_t first = 0, n, i, c
+    cdef Py_ssize_t begin = 0, n, i, c
     cdef double shift
     cdef real away
     for c in range(C):
         mean[c] = squares[c] = 0
-    while first < pixels:
-        n = min(<Py_ssize_t> PIXELS, pixels - first)
-        pointwise.column_sums(x + first * C, sums, n, C, False)
+    while begin < pixels:
+        n = min(<Py_ssize_t> PIXELS, pixels - begin)
+        pointwise.column_sums(x + begin * C, sums, n, C, False)
         for c in range(C):
             mean[c] += sums[c]
-        first += n
+        begin += n
     for c in range(C):
         mean[c] /= pixels
         about[c] = <real> mean[c]
-    first = 0
-    while first < pixels:
-        n = min(<Py_ssize_t> PIXELS, pixels - first)
+    begin = 0
+    while begin < pixels:
+        n = min(<Py_ssize_t> PIXELS, pixels - begin)
         for c in range(C):
             sums[c] = 0
-        for i in range(first, first + n):
+        for i in range(begin, begin + n):
             for c in range(C):
                 away = x[i * C + c] - about[c]
                 sums[c] += away * away
         for c in range(C):
             squares[c] += sums[c]
-        first += n
+        begin += n
     for c in range(C):
         shift = mean[c] - about[c]
         squares[c] -= pixels * shift * shift
@@ -113,7 +113,7 @@ cdef class Moments(Op):
         """Let the running mean and unbiased variance take in those of the batch."""
         cdef Py_ssize_t C = self.shared // 5, c
         cdef double M = <double> images * (self.inputs // C), weight = self.momentum
-        cdef real* running = &state[self.state]
+        cdef real* running = &state[self.state_offset]
         for c in range(C):
             running[c] += <real> (weight * (shared[c] - running[c]))
             running[C + c] += <real> (weight * (shared[C + c] * (M / (M - 1)) - running[C + c]))
@@ -121,7 +121,7 @@ cdef class Moments(Op):
     cdef void backward(self, const Pass* p) noexcept nogil:
         cdef Py_ssize_t C = self.shared // 5, i, c
         cdef double M = <double> p.batch * (self.inputs // C)
-        cdef const real* dgamma = p.gradients + self.first
+        cdef const real* dgamma = p.gradients + self.offset
         cdef const real* scale = p.shared + 3 * C
         cdef real* a = p.scratch
         cdef real* b = p.scratch + C
@@ -160,15 +160,15 @@ cdef class Normalise(Op):
 
     cdef void affine(self, const Pass* p, real* scale, real* shift) noexcept nogil:
         cdef Py_ssize_t C = self.size // 2, c
-        cdef const real* mean = p.state + self.state
-        cdef const real* gamma = p.parameters + self.first
+        cdef const real* mean = p.state + self.state_offset
+        cdef const real* gamma = p.parameters + self.offset
         for c in range(C):
             scale[c] = <real> (gamma[c] / sqrt(mean[C + c] + self.eps))
             shift[c] = gamma[C + c] - mean[c] * scale[c]
 
     cdef void prepare(self, const Pass* p, int phases) noexcept nogil:
         cdef Py_ssize_t C = self.size // 2, c
-        cdef const real* gamma = p.parameters + self.first
+        cdef const real* gamma = p.parameters + self.offset
         cdef real* shared = p.shared
         if self.of_batch:
             for c in range(C):
@@ -177,8 +177,8 @@ cdef class Normalise(Op):
         else:
             self.affine(p, shared + 3 * C, shared + 4 * C)
             for c in range(C):
-                shared[c] = p.state[self.state + c]
-                shared[2 * C + c] = <real> (1 / sqrt(p.state[self.state + C + c] + self.eps))
+                shared[c] = p.state[self.state_offset + c]
+                shared[2 * C + c] = <real> (1 / sqrt(p.state[self.state_offset + C + c] + self.eps))
 
     cdef void forward(self, const Pass* p) noexcept nogil:
         cdef Py_ssize_t C = self.size // 2, i, c
@@ -191,30 +191,30 @@ cdef class Normalise(Op):
                 p.y[i * C + c] = value if value > 0 else slope * value
 
     cdef void backward(self, const Pass* p) noexcept nogil:
-        cdef Py_ssize_t C = self.size // 2, pixels = p.images * self.inputs // C, i, c, first
+        cdef Py_ssize_t C = self.size // 2, pixels = p.images * self.inputs // C, i, c, begin
         cdef const real* mean = p.shared
         cdef const real* rstd = p.shared + 2 * C
         cdef const real* scale = p.shared + 3 * C
         cdef real* dgamma = p.accumulator
         cdef real* sums = p.scratch
-        cdef real g
+        cdef real slope
         pointwise.leaky_relu_backward(p.y, p.dy, p.dy, p.images * self.inputs, <real> self.slope)
         if not p.accumulate:
             for c in range(2 * C):
                 dgamma[c] = 0
-        first = 0
-        while first < pixels:
+        begin = 0
+        while begin < pixels:
             for c in range(2 * C):
                 sums[c] = 0
-            for i in range(first, min(first + <Py_ssize_t> PIXELS, pixels)):
+            for i in range(begin, min(begin + <Py_ssize_t> PIXELS, pixels)):
                 for c in range(C):
-                    g = p.dy[i * C + c]
-                    sums[c] += g * (p.x[i * C + c] - mean[c])
-                    sums[C + c] += g
+                    slope = p.dy[i * C + c]
+                    sums[c] += slope * (p.x[i * C + c] - mean[c])
+                    sums[C + c] += slope
             for c in range(C):
                 dgamma[c] += sums[c] * rstd[c]
                 dgamma[C + c] += sums[C + c]
-            first += PIXELS
+            begin += PIXELS
         if p.dx != NULL and not self.of_batch:
             for i in range(pixels):
                 for c in range(C):

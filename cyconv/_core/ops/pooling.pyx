@@ -1,6 +1,6 @@
 """Pooling: the maximum or the mean of a window."""
 
-from cyconv._core.columns cimport Window
+from cyconv._core.geometry cimport Geometry
 from cyconv._core.op cimport Op, Pass
 from cyconv._core.pooling cimport (
     avg_pool_backward,
@@ -15,35 +15,35 @@ cdef class Pool(Op):
 
     Parameters
     ----------
-    window : mapping
+    geometry : mapping
         The fields of a Geometry.
     """
 
-    cdef Window window
+    cdef Geometry geometry
 
-    def __init__(self, Window window):
-        self.window = window
-        self.inputs = window.H * window.W * window.C
-        self.outputs = window.OH * window.OW * window.C
+    def __init__(self, Geometry geometry):
+        self.geometry = geometry
+        self.inputs = geometry.H * geometry.W * geometry.C
+        self.outputs = geometry.OH * geometry.OW * geometry.C
 
 
 cdef class MaxPool(Pool):
     """The largest element of each window; backward, the first such element gets dy."""
 
     cdef void forward(self, const Pass* p) noexcept nogil:
-        max_pool_forward(p.x, p.y, &self.window, p.images)
+        max_pool_forward(p.x, p.y, &self.geometry, p.images)
 
     cdef void backward(self, const Pass* p) noexcept nogil:
         if p.dx != NULL:
-            max_pool_backward(p.x, p.y, p.dy, p.dx, &self.window, p.images)
+            max_pool_backward(p.x, p.y, p.dy, p.dx, &self.geometry, p.images)
 
 
 cdef class AvgPool(Pool):
     """The mean of each window's elements inside the image."""
 
     cdef void forward(self, const Pass* p) noexcept nogil:
-        avg_pool_forward(p.x, p.y, &self.window, p.images)
+        avg_pool_forward(p.x, p.y, &self.geometry, p.images)
 
     cdef void backward(self, const Pass* p) noexcept nogil:
         if p.dx != NULL:
-            avg_pool_backward(p.dy, p.dx, &self.window, p.images)
+            avg_pool_backward(p.dy, p.dx, &self.geometry, p.images)
