@@ -189,7 +189,7 @@ class WholeBatch:
     def _workspace(self, memory: Memory) -> tuple[np.ndarray, np.ndarray, int, int]:
         """Return working memory and tile sizes of linear.backward."""
         N, (K, F), dtype = memory.images, self._weight.shape, self._weight.dtype
-        tile, dx_images = tile_width(K), 64
+        tile, dx_images = tile_width(K), tuning.LINEAR_DX_IMAGES
         (dy_transposed,) = checks.aligned(1, N * F, dtype, "Linear", "working memory")
         dx_transposed = checks.aligned(
             memory.threads, dx_images * tile, dtype, "Linear", "working memory"
@@ -198,11 +198,9 @@ class WholeBatch:
 
 
 def tile_width(size: int) -> int:
-    """Return the width of the tiles that an extent of a matrix is divided into: about 16 tiles.
-
-    A multiple of 64, so that the columns of a tile fill whole vectors.
-    """
-    return 64 * max(1, round(size / 1024))
+    """Return the width of the tiles that an extent of a matrix is divided into."""
+    step = tuning.LINEAR_TILE_STEP
+    return step * max(1, round(size / (tuning.LINEAR_TILES * step)))
 
 
 class LayerOperation:

@@ -1,5 +1,7 @@
 """The sizes that were tuned, each with its reason and the script that measures it.
 
+Those that only the kernels know are in _core/tuning.pxd.
+
 Results have other bits with other sizes, but not with other numbers of threads.
 """
 
@@ -19,3 +21,9 @@ MAX_IMAGES_PER_BLOCK = 8
 MIN_BLOCKS = 4
 # Weights of a linear layer that is a stage of its own: read once, not once for each block.
 WHOLE_BATCH_BYTES = 256 * 1024
+# Its tiles, which threads take in turn: enough to balance the load (bench/roofline.py).
+LINEAR_TILES = 16
+# Their width is a multiple of 64: the columns of a tile fill whole vectors at every level.
+LINEAR_TILE_STEP = 64
+# Images whose dx is computed at once: a tile's dxᵀ stays in the second-level cache.
+LINEAR_DX_IMAGES = 64

@@ -12,6 +12,7 @@ from cyconv._core.axis cimport Axis, Range, axis_across, axis_down, inside, taps
 from cyconv._core.geometry cimport Geometry, has_runs
 from cyconv._core.kernel cimport kernel
 from cyconv._core.real cimport real
+from cyconv._core.tuning cimport EXERCISE_RUN_1, EXERCISE_RUN_2, EXERCISE_RUN_3, EXERCISE_RUN_4
 
 
 cdef inline void copy(real* target, const real* source, Py_ssize_t n) noexcept nogil:
@@ -85,14 +86,14 @@ cdef inline kernel im2col_runs(
     """What im2col_rows does where taps are neighbours, in runs of KW*C floats."""
     # Called with a number, it is compiled for runs of that length.
     cdef Py_ssize_t run = g.KW * g.C
-    if run == 8:
-        copy_runs(x, cols, g, begin, end, 8)
-    elif run == 24:
-        copy_runs(x, cols, g, begin, end, 24)
-    elif run == 32:
-        copy_runs(x, cols, g, begin, end, 32)
-    elif run == 48:
-        copy_runs(x, cols, g, begin, end, 48)
+    if run == EXERCISE_RUN_1:
+        copy_runs(x, cols, g, begin, end, EXERCISE_RUN_1)
+    elif run == EXERCISE_RUN_2:
+        copy_runs(x, cols, g, begin, end, EXERCISE_RUN_2)
+    elif run == EXERCISE_RUN_3:
+        copy_runs(x, cols, g, begin, end, EXERCISE_RUN_3)
+    elif run == EXERCISE_RUN_4:
+        copy_runs(x, cols, g, begin, end, EXERCISE_RUN_4)
     else:
         copy_runs(x, cols, g, begin, end, run)
 
@@ -148,14 +149,14 @@ cdef inline kernel col2im_runs(
 
     The loop of im2col_runs read backwards: where it copied, this adds.
     """
-    # Runs of 8 are those of a first layer, which needs no dx.
+    # EXERCISE_RUN_1 is that of a first layer, which needs no dx.
     cdef Py_ssize_t run = g.KW * g.C
-    if run == 24:
-        add_runs(cols, x, g, begin, end, 24)
-    elif run == 32:
-        add_runs(cols, x, g, begin, end, 32)
-    elif run == 48:
-        add_runs(cols, x, g, begin, end, 48)
+    if run == EXERCISE_RUN_2:
+        add_runs(cols, x, g, begin, end, EXERCISE_RUN_2)
+    elif run == EXERCISE_RUN_3:
+        add_runs(cols, x, g, begin, end, EXERCISE_RUN_3)
+    elif run == EXERCISE_RUN_4:
+        add_runs(cols, x, g, begin, end, EXERCISE_RUN_4)
     else:
         add_runs(cols, x, g, begin, end, run)
 

@@ -8,6 +8,7 @@ from cyconv._core.columns cimport col2im_rows, im2col_rows, zero
 from cyconv._core.depthwise cimport is_depthwise
 from cyconv._core.geometry cimport Geometry, is_identity
 from cyconv._core.real cimport real
+from cyconv._core.tuning cimport MAX_IMAGES_PER_PART, PARTS_PER_THREAD
 from cyconv._core.windows cimport can_read_windows
 
 
@@ -66,10 +67,9 @@ def conv2d(
     Parallel over: parts of output rows (n, oh).    Retains: nothing.
     """
     cdef Py_ssize_t t, begin, rows = x.shape[0] * geometry.OH
-    # Four parts for each thread balance the load; sixteen images hold enough pixels with equal
-    # taps to fill register tiles. Tiles and the order of a pixel's sum are the same whatever the
-    # part, and so are the bits.
-    cdef Py_ssize_t part = min(16 * geometry.OH, rows // (4 * threads)) // tile * tile
+    # Tiles and the order of a pixel's sum are the same whatever the part, and so are the bits.
+    cdef Py_ssize_t part = min(
+        MAX_IMAGES_PER_PART * geometry.OH, rows // (PARTS_PER_THREAD * threads)) // tile * tile
     part = max(part, tile)
     enter()
     for t in prange((rows + part - 1) // part, nogil=True, schedule="dynamic",

@@ -12,6 +12,7 @@ from cyconv._core.geometry cimport Geometry, is_identity
 from cyconv._core.kernel cimport kernel
 from cyconv._core.packs cimport PACK, pack, pack_leaky, pack_load, pack_store
 from cyconv._core.real cimport real
+from cyconv._core.tuning cimport DEPTHWISE_LINE_TAPS, DEPTHWISE_PIXELS, DEPTHWISE_TAPS
 
 
 cdef struct Sweep:
@@ -103,25 +104,26 @@ cdef inline void input_lines(
 cdef inline void sweep_line(
     Sweep* s, const Axis* across, Py_ssize_t pixels, Py_ssize_t F,
 ) noexcept nogil:
-    """All pixels of a line, up to eight with the same taps at once."""
+    """All pixels of a line, up to DEPTHWISE_PIXELS with the same taps at once."""
     cdef Py_ssize_t i = 0, count
     while i < pixels:
         s.columns = taps_at(across, i)
-        count = 8
+        count = DEPTHWISE_PIXELS
         while count > 1 and (
                 i + count > pixels or not same(taps_at(across, i + count - 1), s.columns)):
             count //= 2
-        if s.source_step == s.across and s.columns.end - s.columns.begin == 3 and count > 2:
-            if count == 8:
-                sweep_channels(s, i, 8, 3, F)
+        if (s.source_step == s.across and count > 2
+                and s.columns.end - s.columns.begin == DEPTHWISE_LINE_TAPS):
+            if count == DEPTHWISE_PIXELS:
+                sweep_channels(s, i, DEPTHWISE_PIXELS, DEPTHWISE_LINE_TAPS, F)
             else:
-                sweep_channels(s, i, 4, 3, F)
-        elif count == 8:
-            sweep_channels(s, i, 8, 0, F)
-        elif count == 4:
-            sweep_channels(s, i, 4, 0, F)
-        elif count == 2:
-            sweep_channels(s, i, 2, 0, F)
+                sweep_channels(s, i, DEPTHWISE_PIXELS // 2, DEPTHWISE_LINE_TAPS, F)
+        elif count == DEPTHWISE_PIXELS:
+            sweep_channels(s, i, DEPTHWISE_PIXELS, 0, F)
+        elif count == DEPTHWISE_PIXELS // 2:
+            sweep_channels(s, i, DEPTHWISE_PIXELS // 2, 0, F)
+        elif count == DEPTHWISE_PIXELS // 4:
+            sweep_channels(s, i, DEPTHWISE_PIXELS // 4, 0, F)
         else:
             sweep_channels(s, i, 1, 0, F)
         i += count
@@ -147,8 +149,8 @@ cdef inline void sweep(
     pixel: each is read once.
     """
     cdef Py_ssize_t row, p, k, _
-    cdef pack[8] total
-    cdef pack[3] factors
+    cdef pack[DEPTHWISE_PIXELS] total
+    cdef pack[DEPTHWISE_LINE_TAPS] factors
     cdef pack factor, value
     cdef const real* source
     cdef const real* weight
@@ -213,17 +215,22 @@ cdef inline void weight_taps(
     """The taps of neighbouring pixels, nine at once: as many as a 3x3 kernel has."""
     cdef Py_ssize_t width = columns.end - columns.begin
     cdef Py_ssize_t taps = (rows.end - rows.begin) * width, t = 0, count, i, kh, kw
-    cdef Py_ssize_t[9] place, weight
+    cdef Py_ssize_t[DEPTHWISE_TAPS] place, weight
     while t < taps:
-        count = 9 if t + 9 <= taps else 3 if t + 3 <= taps else 1
+        count = 1
+        if t + DEPTHWISE_TAPS <= taps:
+            count = DEPTHWISE_TAPS
+        elif t + DEPTHWISE_LINE_TAPS <= taps:
+            count = DEPTHWISE_LINE_TAPS
         for i in range(count):
             kh, kw = rows.begin + (t + i) // width, columns.begin + (t + i) % width
             place[i] = (kh * g.dilation_h * g.W + kw * g.dilation_w) * g.pitch
             weight[i] = (kh * g.KW + kw) * g.pitch
-        if count == 9:
-            weight_channels(corner, dy, dw, place, weight, g, pixels, 9)
-        elif count == 3:
-            weight_channels(corner, dy, dw, place, weight, g, pixels, 3)
+        if count == DEPTHWISE_TAPS:
+            weight_channels(corner, dy, dw, place, weight, g, pixels, DEPTHWISE_TAPS)
+        elif count == DEPTHWISE_LINE_TAPS:
+            weight_channels(corner, dy, dw, place, weight, g, pixels,
+                            DEPTHWISE_LINE_TAPS)
         else:
             weight_channels(corner, dy, dw, place, weight, g, pixels, 1)
         t += count
@@ -248,7 +255,7 @@ cdef inline void weight_pack(
     """n channels of some taps, a number that the compiler sees."""
     # forward: y[p] += x[p + place[i]] * weight[i]
     cdef Py_ssize_t step = g.stride_w * g.pitch, i, _
-    cdef pack[9] total
+    cdef pack[DEPTHWISE_TAPS] total
     cdef pack slope
     for i in range(taps):
         total[i] = pack_load(dw + weight[i], n)

@@ -6,8 +6,12 @@ from libc.stdint cimport int64_t
 
 from cyconv._core cimport pointwise
 from cyconv._core.real cimport real
+from cyconv._core.tuning cimport CHUNK
 
-cdef Py_ssize_t CHUNK = 16384   # elements a thread takes at once
+
+cdef inline Py_ssize_t length_of(Py_ssize_t begin, Py_ssize_t size) noexcept nogil:
+    """Return how many elements the chunk has that begins at `begin`."""
+    return min(<Py_ssize_t> CHUNK, size - begin)
 
 
 def is_finite(const real[::1] x, int threads):
@@ -20,7 +24,7 @@ def is_finite(const real[::1] x, int threads):
     for chunk in prange((size + CHUNK - 1) // CHUNK, nogil=True, schedule="static",
                         num_threads=threads if size > 4 * CHUNK else 1):
         begin = chunk * CHUNK
-        bad += pointwise.not_finite(&x[begin], min(CHUNK, size - begin))
+        bad += pointwise.not_finite(&x[begin], length_of(begin, size))
     return bad == 0
 
 
@@ -34,7 +38,7 @@ def leaky_relu(const real[::1] x, real[::1] y, double slope, int threads):
     for chunk in prange((size + CHUNK - 1) // CHUNK, nogil=True, schedule="static",
                         num_threads=threads):
         begin = chunk * CHUNK
-        pointwise.leaky_relu(&x[begin], &y[begin], min(CHUNK, size - begin), <real> slope)
+        pointwise.leaky_relu(&x[begin], &y[begin], length_of(begin, size), <real> slope)
 
 
 def leaky_relu_backward(
@@ -50,7 +54,7 @@ def leaky_relu_backward(
                         num_threads=threads):
         begin = chunk * CHUNK
         pointwise.leaky_relu_backward(
-            &x[begin], &dy[begin], &dx[begin], min(CHUNK, size - begin), <real> slope)
+            &x[begin], &dy[begin], &dx[begin], length_of(begin, size), <real> slope)
 
 
 def softmax(const real[:, ::1] x, real[:, ::1] y, int threads):
@@ -106,7 +110,7 @@ def add_up(real[:, ::1] accumulators, real[::1] total, int threads):
     for chunk in prange((size + CHUNK - 1) // CHUNK, nogil=True, schedule="static",
                         num_threads=threads if size > 4 * CHUNK else 1):
         begin = chunk * CHUNK
-        pointwise.add_up(&accumulators[0, begin], &total[begin], min(CHUNK, size - begin),
+        pointwise.add_up(&accumulators[0, begin], &total[begin], length_of(begin, size),
                          accumulators.shape[0], size)
 
 
@@ -120,7 +124,7 @@ def from_pixels(const unsigned char[::1] pixels, real[::1] x, int threads):
     for chunk in prange((size + CHUNK - 1) // CHUNK, nogil=True, schedule="static",
                         num_threads=threads if size > 4 * CHUNK else 1):
         begin = chunk * CHUNK
-        pointwise.from_pixels(&pixels[begin], &x[begin], min(CHUNK, size - begin))
+        pointwise.from_pixels(&pixels[begin], &x[begin], length_of(begin, size))
 
 
 def sum_of_squares(const real[::1] x, double[::1] sums, int threads):
@@ -168,7 +172,7 @@ def adam(
                         num_threads=threads if size > 4 * CHUNK else 1):
         begin = chunk * CHUNK
         pointwise.adam(&parameters[begin], &gradients[begin], &m[begin], &v[begin],
-                       min(CHUNK, size - begin), &by)
+                       length_of(begin, size), &by)
     t[0] += 1
 
 
@@ -196,7 +200,7 @@ def sgd(
                         num_threads=threads if size > 4 * CHUNK else 1):
         begin = chunk * CHUNK
         pointwise.sgd(&parameters[begin], &gradients[begin],
-                      NULL if moving == NULL else moving + begin, min(CHUNK, size - begin), &by)
+                      NULL if moving == NULL else moving + begin, length_of(begin, size), &by)
     t[0] += 1
 
 
@@ -210,4 +214,4 @@ def average(real[::1] mean, const real[::1] x, double share, int threads):
     for chunk in prange((size + CHUNK - 1) // CHUNK, nogil=True, schedule="static",
                         num_threads=threads if size > 4 * CHUNK else 1):
         begin = chunk * CHUNK
-        pointwise.average(&mean[begin], &x[begin], min(CHUNK, size - begin), <real> share)
+        pointwise.average(&mean[begin], &x[begin], length_of(begin, size), <real> share)

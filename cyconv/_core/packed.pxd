@@ -12,6 +12,7 @@ from libc.string cimport memset
 from cyconv._core.geometry cimport Geometry, has_runs
 from cyconv._core.kernel cimport kernel
 from cyconv._core.real cimport real
+from cyconv._core.tuning cimport PACKED_PIXELS, PACKED_TILE
 from cyconv._core.vectors cimport (
     CYCONV_VECTORS,
     VECTOR_FLOATS,
@@ -65,10 +66,10 @@ cdef inline void forward_rows(
     const real* x, const real* w, real* y, const Geometry* g, Py_ssize_t begin, Py_ssize_t end,
     Py_ssize_t F,
 ) noexcept nogil:
-    """Eight pixels at once."""
+    """PACKED_TILE pixels at once."""
     cdef Py_ssize_t row = begin, ow = 0, done = 0, i
     cdef const real* line = line_of(x, g, row)
-    cdef const real* corner[8]
+    cdef const real* corner[PACKED_TILE]
     while row < end:
         corner[done] = line + ow * g.stride_w * g.C
         done += 1
@@ -77,9 +78,9 @@ cdef inline void forward_rows(
             ow = 0
             row += 1
             line = line_of(x, g, row)
-        if done == 8:
-            forward_pixels(corner, w, y, g, 8, F)
-            y += 8 * F
+        if done == PACKED_TILE:
+            forward_pixels(corner, w, y, g, PACKED_TILE, F)
+            y += PACKED_TILE * F
             done = 0
     for i in range(done):
         forward_pixels(&corner[i], w, y + i * F, g, 1, F)
@@ -90,9 +91,9 @@ cdef inline void forward_pixels(
     Py_ssize_t F,
 ) noexcept nogil:
     cdef Py_ssize_t taps = VECTOR_FLOATS // F, run = g.KW * g.C, line = g.W * g.C, kh, k, i, f
-    cdef vector[8] total
+    cdef vector[PACKED_TILE] total
     cdef vector weight
-    cdef const real* place[8]   # moved from line to line: eight registers, not sixteen
+    cdef const real* place[PACKED_TILE]   # moved from line to line: half the registers
     for i in range(pixels):
         place[i] = corner[i]
         total[i] = zeros()
@@ -131,16 +132,16 @@ cdef inline void weight_rows(
     const real* x, const real* dy, real* dw, const Geometry* g, Py_ssize_t begin, Py_ssize_t end,
     Py_ssize_t F,
 ) noexcept nogil:
-    """Eight vectors of dw at once."""
+    """PACKED_TILE vectors of dw at once."""
     cdef Py_ssize_t taps = VECTOR_FLOATS // F, K = g.KH * g.KW * g.C, vectors = K // taps
-    cdef Py_ssize_t rows = max(1, 64 // g.OW)   # whose windows the first-level cache keeps
+    cdef Py_ssize_t rows = max(1, PACKED_PIXELS // g.OW)
     cdef Py_ssize_t row = begin, stop, v, k
     while row < end:
         stop = min(row + rows, end)
         v = 0
-        while v + 8 <= vectors:
-            weight_taps(x, dy, dw, g, row, stop, v, 8, F)
-            v += 8
+        while v + PACKED_TILE <= vectors:
+            weight_taps(x, dy, dw, g, row, stop, v, PACKED_TILE, F)
+            v += PACKED_TILE
         while v < vectors:
             weight_taps(x, dy, dw, g, row, stop, v, 1, F)
             v += 1
@@ -156,8 +157,8 @@ cdef inline void weight_taps(
 ) noexcept nogil:
     """The vectors v, v + 1, ... of dw."""
     cdef Py_ssize_t taps = VECTOR_FLOATS // F, run = g.KW * g.C, row, i, _
-    cdef Py_ssize_t[8] place
-    cdef vector[8] total
+    cdef Py_ssize_t[PACKED_TILE] place
+    cdef vector[PACKED_TILE] total
     cdef vector gradient
     cdef const real* corner
     dw += v * VECTOR_FLOATS

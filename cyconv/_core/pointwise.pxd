@@ -4,6 +4,7 @@ from libc.math cimport exp, log, sqrt, sqrtf
 
 from cyconv._core.kernel cimport kernel
 from cyconv._core.real cimport SINGLE, real
+from cyconv._core.tuning cimport EXERCISE_FILTERS_1, EXERCISE_FILTERS_2, EXERCISE_FILTERS_3
 
 
 cdef inline void bias_leaky_relu_fixed(
@@ -22,12 +23,12 @@ cdef inline kernel bias_leaky_relu(
 ) noexcept nogil:
     """y = leaky_relu(y + bias); a slope of 1 leaves the sum as it is."""
     # With a width that the compiler knows, one row is one or a few vectors.
-    if F == 4:
-        bias_leaky_relu_fixed(y, bias, rows, 4, slope)
-    elif F == 8:
-        bias_leaky_relu_fixed(y, bias, rows, 8, slope)
-    elif F == 16:
-        bias_leaky_relu_fixed(y, bias, rows, 16, slope)
+    if F == EXERCISE_FILTERS_1:
+        bias_leaky_relu_fixed(y, bias, rows, EXERCISE_FILTERS_1, slope)
+    elif F == EXERCISE_FILTERS_2:
+        bias_leaky_relu_fixed(y, bias, rows, EXERCISE_FILTERS_2, slope)
+    elif F == EXERCISE_FILTERS_3:
+        bias_leaky_relu_fixed(y, bias, rows, EXERCISE_FILTERS_3, slope)
     else:
         bias_leaky_relu_fixed(y, bias, rows, F, slope)
 
@@ -79,12 +80,12 @@ cdef inline kernel column_sums(
     if not accumulate:
         for f in range(F):
             db[f] = 0
-    if F == 4:
-        column_sums_fixed(dy, db, rows, 4)
-    elif F == 8:
-        column_sums_fixed(dy, db, rows, 8)
-    elif F == 16:
-        column_sums_fixed(dy, db, rows, 16)
+    if F == EXERCISE_FILTERS_1:
+        column_sums_fixed(dy, db, rows, EXERCISE_FILTERS_1)
+    elif F == EXERCISE_FILTERS_2:
+        column_sums_fixed(dy, db, rows, EXERCISE_FILTERS_2)
+    elif F == EXERCISE_FILTERS_3:
+        column_sums_fixed(dy, db, rows, EXERCISE_FILTERS_3)
     else:
         column_sums_fixed(dy, db, rows, F)
 

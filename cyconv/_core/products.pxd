@@ -14,6 +14,15 @@ from cyconv._core.geometry cimport Geometry
 from cyconv._core.kernel cimport kernel
 from cyconv._core.packed cimport as_image, is_packed, packed_forward, packed_weight
 from cyconv._core.real cimport real
+from cyconv._core.tuning cimport (
+    DEPTH,
+    FOUR_ROWS,
+    NARROW_TILE_ROWS,
+    NARROW_VECTORS,
+    TILE_ROWS,
+    TRANSPOSE_SIDE,
+    TWO_ROWS,
+)
 from cyconv._core.vectors cimport (
     CYCONV_VECTORS,
     ROW_VECTORS,
@@ -26,9 +35,6 @@ from cyconv._core.vectors cimport (
     vector,
     zeros,
 )
-
-cdef enum:
-    DEPTH = 128   # steps of a sum whose right-hand rows stay in the first-level cache
 
 
 cdef inline bint fills_vectors(Py_ssize_t n) noexcept nogil:
@@ -103,10 +109,10 @@ cdef inline kernel multiply(
         panel(a, a_row, a_step, b + column, b_step, c + column, c_row, rows, steps, ROW_VECTORS,
               VECTOR_FLOATS, accumulate)
         column += ROW_VECTORS * VECTOR_FLOATS
-    while column + 2 * VECTOR_FLOATS <= columns:
-        panel(a, a_row, a_step, b + column, b_step, c + column, c_row, rows, steps, 2,
-              VECTOR_FLOATS, accumulate)
-        column += 2 * VECTOR_FLOATS
+    while column + NARROW_VECTORS * VECTOR_FLOATS <= columns:
+        panel(a, a_row, a_step, b + column, b_step, c + column, c_row, rows, steps,
+              NARROW_VECTORS, VECTOR_FLOATS, accumulate)
+        column += NARROW_VECTORS * VECTOR_FLOATS
     while column < columns:
         panel(a, a_row, a_step, b + column, b_step, c + column, c_row, rows, steps, 1,
               min(VECTOR_FLOATS, columns - column), accumulate)
@@ -135,22 +141,22 @@ cdef inline void panel_rows(
     """`vectors` vectors of each row of c, as many rows at once as fill the registers."""
     cdef Py_ssize_t r = 0
     if vectors < ROW_VECTORS:
-        while r + 12 <= rows:
-            register_tile(a + r * a_row, a_row, a_step, b, b_step, c + r * c_row, c_row, 12, steps,
-                          vectors, floats, accumulate)
-            r += 12
-    while r + 6 <= rows:
-        register_tile(a + r * a_row, a_row, a_step, b, b_step, c + r * c_row, c_row, 6, steps,
-                      vectors, floats, accumulate)
-        r += 6
-    if r + 4 <= rows:
-        register_tile(a + r * a_row, a_row, a_step, b, b_step, c + r * c_row, c_row, 4, steps,
-                      vectors, floats, accumulate)
-        r += 4
-    if r + 2 <= rows:
-        register_tile(a + r * a_row, a_row, a_step, b, b_step, c + r * c_row, c_row, 2, steps,
-                      vectors, floats, accumulate)
-        r += 2
+        while r + NARROW_TILE_ROWS <= rows:
+            register_tile(a + r * a_row, a_row, a_step, b, b_step, c + r * c_row, c_row,
+                          NARROW_TILE_ROWS, steps, vectors, floats, accumulate)
+            r += NARROW_TILE_ROWS
+    while r + TILE_ROWS <= rows:
+        register_tile(a + r * a_row, a_row, a_step, b, b_step, c + r * c_row, c_row, TILE_ROWS,
+                      steps, vectors, floats, accumulate)
+        r += TILE_ROWS
+    if r + FOUR_ROWS <= rows:
+        register_tile(a + r * a_row, a_row, a_step, b, b_step, c + r * c_row, c_row, FOUR_ROWS,
+                      steps, vectors, floats, accumulate)
+        r += FOUR_ROWS
+    if r + TWO_ROWS <= rows:
+        register_tile(a + r * a_row, a_row, a_step, b, b_step, c + r * c_row, c_row, TWO_ROWS,
+                      steps, vectors, floats, accumulate)
+        r += TWO_ROWS
     if r < rows:
         register_tile(a + r * a_row, a_row, a_step, b, b_step, c + r * c_row, c_row, 1, steps,
                       vectors, floats, accumulate)
@@ -168,8 +174,8 @@ cdef inline void register_tile(
     # An array for each column of vectors and no loop inside a loop over rows: so gcc unrolls the
     # loops over rows early enough to keep all arrays in registers.
     cdef Py_ssize_t s, i
-    cdef vector[12] t0, t1
-    cdef vector[6] t2, t3
+    cdef vector[NARROW_TILE_ROWS] t0, t1
+    cdef vector[TILE_ROWS] t2, t3
     cdef vector r0, r1, r2, r3, element
     for i in range(rows):
         if accumulate:
@@ -212,9 +218,12 @@ cdef inline kernel transpose(
     const real* matrix, real* transposed, Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t pitch,
 ) noexcept nogil:
     """transposed[c, r] = matrix[r, c], rows `pitch` apart, in squares that stay in the cache."""
-    cdef Py_ssize_t r, c, r_begin, c_begin
-    for r_begin in range(0, rows, 16):
-        for c_begin in range(0, columns, 16):
-            for c in range(c_begin, min(c_begin + 16, columns)):
-                for r in range(r_begin, min(r_begin + 16, rows)):
+    cdef Py_ssize_t r, c, r_begin = 0, c_begin
+    while r_begin < rows:
+        c_begin = 0
+        while c_begin < columns:
+            for c in range(c_begin, min(c_begin + TRANSPOSE_SIDE, columns)):
+                for r in range(r_begin, min(r_begin + TRANSPOSE_SIDE, rows)):
                     transposed[c * pitch + r] = matrix[r * columns + c]
+            c_begin += TRANSPOSE_SIDE
+        r_begin += TRANSPOSE_SIDE

@@ -13,6 +13,7 @@ from cyconv._core cimport pointwise
 from cyconv._core.blas cimport enter, leave
 from cyconv._core.op cimport BACKWARD, FORWARD, Op, Pass
 from cyconv._core.real cimport real
+from cyconv._core.tuning cimport CHUNK
 
 cdef enum:
     # Where an array of floats is, of which each image has its share.
@@ -21,7 +22,6 @@ cdef enum:
     HELD      # of the whole batch, `at` floats per image behind the beginning
     FRAME     # of the block, in its frame
     SCRATCH   # of the block, in its thread's scratch memory
-    CHUNK = 16384   # gradients that a thread adds up at once
 
 PLACES = {"nowhere": NOWHERE, "input": INPUT, "held": HELD, "frame": FRAME, "scratch": SCRATCH}
 

@@ -9,7 +9,7 @@ cdef extern from *:
     #include <immintrin.h>
     #include <string.h>
     #define CYCONV_VECTORS 1
-    /* Vectors of a register tile's row: six such rows fill the 32 or 16 registers. */
+    /* Vectors in the row of a full register tile (tuning.pxd). */
     #if defined(__AVX512F__)
     #define CYCONV_VECTOR_FLOATS 16
     #define CYCONV_ROW_VECTORS 4

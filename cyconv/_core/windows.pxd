@@ -11,6 +11,15 @@ from cyconv._core.geometry cimport Geometry, has_runs
 from cyconv._core.kernel cimport kernel
 from cyconv._core.products cimport fills_vectors
 from cyconv._core.real cimport real
+from cyconv._core.tuning cimport (
+    FOUR_ROWS,
+    MAX_PASS_WEIGHTS,
+    MIN_PASS_TAPS,
+    NARROW_TILE_PIXELS,
+    NARROW_VECTORS,
+    TILE_ROWS,
+    TWO_ROWS,
+)
 from cyconv._core.vectors cimport (
     ROW_VECTORS,
     VECTOR_FLOATS,
@@ -23,10 +32,6 @@ from cyconv._core.vectors cimport (
     vector,
     zeros,
 )
-
-cdef enum:
-    WEIGHTS = 128 * 1024   # at once, which stay in the second-level cache, half a megabyte
-    LEAST_TAPS = 128       # of a kernel line at once, however many filters there are
 
 
 cdef struct Task:
@@ -84,8 +89,9 @@ cdef inline kernel windows_forward(
 ) noexcept nogil:
     """y = leaky_relu(im2col(x) · w + bias) for the output rows begin <= (n, oh) < end."""
     cdef Task task = Task(x, w, bias, y, g, F, begin, end, slope)
-    cdef Py_ssize_t run = g.KW * g.C, lines = max(1, WEIGHTS // (run * F)), kh = 0, k
-    cdef Py_ssize_t depth = max(<Py_ssize_t> LEAST_TAPS, WEIGHTS // F)
+    cdef Py_ssize_t run = g.KW * g.C, kh = 0, k
+    cdef Py_ssize_t lines = max(1, MAX_PASS_WEIGHTS // (run * F))
+    cdef Py_ssize_t depth = max(<Py_ssize_t> MIN_PASS_TAPS, MAX_PASS_WEIGHTS // F)
     while kh < g.KH:
         k = 0
         while k < run:
@@ -100,9 +106,9 @@ cdef inline void all_filters(const Task* task, TapBlock taps) noexcept nogil:
     while f + ROW_VECTORS * VECTOR_FLOATS <= task.F:
         all_spans(task, taps, f, ROW_VECTORS, VECTOR_FLOATS)
         f += ROW_VECTORS * VECTOR_FLOATS
-    while f + 2 * VECTOR_FLOATS <= task.F:
-        all_spans(task, taps, f, 2, VECTOR_FLOATS)
-        f += 2 * VECTOR_FLOATS
+    while f + NARROW_VECTORS * VECTOR_FLOATS <= task.F:
+        all_spans(task, taps, f, NARROW_VECTORS, VECTOR_FLOATS)
+        f += NARROW_VECTORS * VECTOR_FLOATS
     while f < task.F:
         all_spans(task, taps, f, 1, min(VECTOR_FLOATS, task.F - f))
         f += VECTOR_FLOATS
@@ -143,12 +149,12 @@ cdef inline void all_spans(
 cdef inline void all_pixels(
     const Task* task, const Group* group, Py_ssize_t f, Py_ssize_t vectors, Py_ssize_t floats,
 ) noexcept nogil:
-    """Six pixels at once, or eight."""
+    """As many pixels at once as fill the registers."""
     cdef const Geometry* g = task.g
     cdef Py_ssize_t count = 0, i = 0, n, oh, ow
     cdef const real* corner
-    cdef const real* place[8]
-    cdef real* target[8]
+    cdef const real* place[NARROW_TILE_PIXELS]
+    cdef real* target[NARROW_TILE_PIXELS]
     for n in range(task.begin // g.OH, (task.end - 1) // g.OH + 1):
         for oh in range(max(group.down.begin, task.begin - n * g.OH),
                         min(group.down.end, task.end - n * g.OH)):
@@ -159,18 +165,19 @@ cdef inline void all_pixels(
                 target[count] = task.y + ((n * g.OH + oh) * g.OW + ow) * task.F + f
                 count += 1
                 if vectors == ROW_VECTORS:
-                    if count == 6:
-                        register_tile(task, group, place, target, f, 6, vectors, floats)
+                    if count == TILE_ROWS:
+                        register_tile(task, group, place, target, f, TILE_ROWS, vectors, floats)
                         count = 0
-                elif count == 8:
-                    register_tile(task, group, place, target, f, 8, vectors, floats)
+                elif count == NARROW_TILE_PIXELS:
+                    register_tile(
+                        task, group, place, target, f, NARROW_TILE_PIXELS, vectors, floats)
                     count = 0
-    if count >= 4:
-        register_tile(task, group, place, target, f, 4, vectors, floats)
-        i = 4
-    if i + 2 <= count:
-        register_tile(task, group, &place[i], &target[i], f, 2, vectors, floats)
-        i += 2
+    if count >= FOUR_ROWS:
+        register_tile(task, group, place, target, f, FOUR_ROWS, vectors, floats)
+        i = FOUR_ROWS
+    if i + TWO_ROWS <= count:
+        register_tile(task, group, &place[i], &target[i], f, TWO_ROWS, vectors, floats)
+        i += TWO_ROWS
     if i < count:
         register_tile(task, group, &place[i], &target[i], f, 1, vectors, floats)
 
@@ -185,10 +192,10 @@ cdef inline void register_tile(
     """
     # As in products.pxd: an array for each column of vectors, no loop inside a loop over pixels.
     cdef Py_ssize_t line = task.g.W * task.g.C, run = task.g.KW * task.g.C, _, s, i
-    cdef vector[8] t0, t1
-    cdef vector[6] t2, t3
+    cdef vector[NARROW_TILE_PIXELS] t0, t1
+    cdef vector[TILE_ROWS] t2, t3
     cdef vector r0, r1, r2, r3, element
-    cdef const real* at[8]
+    cdef const real* at[NARROW_TILE_PIXELS]
     cdef const real* w = task.w + (group.taps.kh_begin * run + group.taps.k_begin) * task.F + f
     cdef const real* weight
     cdef const real* bias = task.bias + f

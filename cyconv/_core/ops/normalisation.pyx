@@ -15,9 +15,7 @@ from cyconv._core cimport pointwise
 from cyconv._core.kernel cimport kernel
 from cyconv._core.op cimport Op, Pass
 from cyconv._core.real cimport real
-
-cdef enum:
-    PIXELS = 256   # that are summed in `real` before the sum goes to a double
+from cyconv._core.tuning cimport MOMENT_PIXELS
 
 
 cdef inline kernel moments(
@@ -31,7 +29,7 @@ cdef inline kernel moments(
     for c in range(C):
         mean[c] = squares[c] = 0
     while begin < pixels:
-        n = min(<Py_ssize_t> PIXELS, pixels - begin)
+        n = min(<Py_ssize_t> MOMENT_PIXELS, pixels - begin)
         pointwise.column_sums(x + begin * C, sums, n, C, False)
         for c in range(C):
             mean[c] += sums[c]
@@ -41,7 +39,7 @@ cdef inline kernel moments(
         about[c] = <real> mean[c]
     begin = 0
     while begin < pixels:
-        n = min(<Py_ssize_t> PIXELS, pixels - begin)
+        n = min(<Py_ssize_t> MOMENT_PIXELS, pixels - begin)
         for c in range(C):
             sums[c] = 0
         for i in range(begin, begin + n):
@@ -206,7 +204,7 @@ cdef class Normalise(Op):
         while begin < pixels:
             for c in range(2 * C):
                 sums[c] = 0
-            for i in range(begin, min(begin + <Py_ssize_t> PIXELS, pixels)):
+            for i in range(begin, min(begin + <Py_ssize_t> MOMENT_PIXELS, pixels)):
                 for c in range(C):
                     slope = p.dy[i * C + c]
                     sums[c] += slope * (p.x[i * C + c] - mean[c])
@@ -214,7 +212,7 @@ cdef class Normalise(Op):
             for c in range(C):
                 dgamma[c] += sums[c] * rstd[c]
                 dgamma[C + c] += sums[C + c]
-            begin += PIXELS
+            begin += MOMENT_PIXELS
         if p.dx != NULL and not self.of_batch:
             for i in range(pixels):
                 for c in range(C):
