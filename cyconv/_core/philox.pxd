@@ -8,7 +8,7 @@ thread asks for it, or what was asked for before.
 from libc.stdint cimport uint32_t, uint64_t
 
 cdef enum:
-    GROUPS = 16   # blocks of four numbers at once: loops over them become vectors
+    GROUPS = 32   # blocks of four numbers at once: gcc unrolls shorter loops, and vectors are gone
 
 
 cdef inline void philox(
