@@ -6,6 +6,7 @@ from cyconv import datasets, layers, naive, presets
 from cyconv.errors import CheckpointError, DataFormatError, DownloadError
 from cyconv.functional import col2im, conv2d, conv2d_backward, im2col
 from cyconv.geometry import conv_output_size
+from cyconv.losses import CrossEntropy
 from cyconv.network import Network
 from cyconv.optimizers import SGD, Adam, AdamW
 from cyconv.pooling import avg_pool2d, avg_pool2d_backward, max_pool2d, max_pool2d_backward
@@ -18,6 +19,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "CheckpointError",
+    "CrossEntropy",
     "DataFormatError",
     "DownloadError",
     "Network",
