@@ -21,7 +21,26 @@ from cyconv._core.products cimport (
 )
 from cyconv._core.pointwise cimport bias_leaky_relu, column_sums
 from cyconv._core.real cimport real
-from cyconv._core.windows cimport can_read_windows, windows_forward
+from cyconv._core.windows cimport Task, can_read_windows, windows_forward
+
+
+cdef struct Convolution:
+    # y = leaky_relu(im2col(x) · weight + bias) and its gradients. Each of g.pitch // g.C groups has
+    # g.C channels and as many of the F filters as each other. x, y, dy and dx are the whole batch.
+    const real* x
+    const real* weight
+    const real* bias
+    real* y
+    real slope               # 1 leaves out the LeakyReLU
+    const real* dy
+    const real* transposed   # weightᵀ
+    real* dx                 # NULL leaves it out
+    real* dweight
+    real* dbias
+    bint accumulate          # dweight and dbias are added to
+    real* cols               # memory for the columns of `tile` output rows
+    const Geometry* g
+    Py_ssize_t F, tile
 
 
 cdef inline Product product(const Geometry* g, Py_ssize_t F, Py_ssize_t rows) noexcept nogil:
@@ -41,92 +60,90 @@ cdef inline const real* columns_of(
 
 
 cdef inline void conv_forward(
-    const real* x, const real* weight, const real* bias, real* y, real* cols,
-    const Geometry* g, Py_ssize_t F, real slope, Py_ssize_t begin, Py_ssize_t end,
-    Py_ssize_t tile,
+    const Convolution* conv, Py_ssize_t begin, Py_ssize_t end,
 ) noexcept nogil:
     """y = leaky_relu(im2col(x) · weight + bias) for the output rows begin <= (n, oh) < end.
 
-    Each of g.pitch // g.C groups has g.C channels and as many of the F filters as each other.
-    `x` and `y` are the whole batch, `cols` holds the columns of `tile` rows; a slope of 1 leaves
-    out the LeakyReLU.
     Writes: y of these rows.   Aliasing: none allowed.
     Parallel over: nothing.    Retains: nothing.
     """
-    cdef Py_ssize_t row = begin, stop, group
+    cdef const Geometry* g = conv.g
+    cdef Py_ssize_t F = conv.F, row = begin, stop, group
+    cdef Task task
     cdef Product p
     cdef const real* source
     cdef real* out
     if is_depthwise(g, F):
-        depthwise_forward(x, weight, bias, y, g, slope, begin, end)
+        depthwise_forward(conv.x, conv.weight, conv.bias, conv.y, g, conv.slope, begin, end)
         return
     if can_read_windows(g, F):
-        windows_forward(x, weight, bias, y, g, F, slope, begin, end)
+        task = Task(conv.x, conv.weight, conv.bias, conv.y, g, F, begin, end, conv.slope)
+        windows_forward(&task)
         return
     while row < end:
-        stop = min(row + tile, end)
-        out = y + row * g.OW * F
+        stop = min(row + conv.tile, end)
+        out = conv.y + row * g.OW * F
         if reads_image(g, F):
-            packed_forward(x, weight, out, g, row, stop, F)
+            packed_forward(conv.x, conv.weight, out, g, row, stop, F)
         else:
             p = product(g, F, stop - row)
             for group in range(g.pitch // g.C):
-                source = columns_of(x + group * g.C, cols, g, row, stop)
+                source = columns_of(conv.x + group * g.C, conv.cols, g, row, stop)
                 # y = cols @ weight
-                times_weight(source, weight + group * p.F, out + group * p.F, &p)
-        bias_leaky_relu(out, bias, (stop - row) * g.OW, F, slope)
+                times_weight(source, conv.weight + group * p.F, out + group * p.F, &p)
+        bias_leaky_relu(out, conv.bias, (stop - row) * g.OW, F, conv.slope)
         row = stop
 
 
 cdef inline void conv_backward(
-    const real* x, const real* weight, const real* transposed, const real* dy,
-    real* dx, real* dweight, real* dbias, real* cols, const Geometry* g, Py_ssize_t F,
-    Py_ssize_t begin, Py_ssize_t end, Py_ssize_t tile, bint accumulate,
+    const Convolution* conv, Py_ssize_t begin, Py_ssize_t end,
 ) noexcept nogil:
     """dweight (+)= colsᵀ · dy, dbias (+)= column sums of dy, dx += col2im(dy · weightᵀ).
 
-    For the output rows begin <= (n, oh) < end; `x`, `dy` and `dx` are the whole batch, and
-    `transposed` is weightᵀ. The parameters' gradients are added to if `accumulate`. A dx of NULL is
-    left out; where the image is its own columns, dx is written. `cols` is overwritten.
-    Writes: dweight, dbias, dx.   Aliasing: none allowed.
-    Parallel over: nothing.       Retains: nothing.
+    For the output rows begin <= (n, oh) < end. Where the image is its own columns, dx is written.
+    Writes: dweight, dbias, dx, cols.   Aliasing: none allowed.
+    Parallel over: nothing.             Retains: nothing.
     """
-    cdef Py_ssize_t row = begin, stop, group
+    cdef const Geometry* g = conv.g
+    cdef Py_ssize_t F = conv.F, row = begin, stop, group
     cdef Product p
     cdef const real* source
-    cdef const real* dy_tile
-    column_sums(dy + begin * g.OW * F, dbias, (end - begin) * g.OW, F, accumulate)
+    cdef const real* dy
+    cdef bint accumulate = conv.accumulate
+    column_sums(conv.dy + begin * g.OW * F, conv.dbias, (end - begin) * g.OW, F, accumulate)
     if is_depthwise(g, F):
-        depthwise_weight(x, dy, dweight, g, begin, end, accumulate)
-        if dx != NULL:
-            depthwise_input(dy, weight, dx, g, begin, end)
+        depthwise_weight(conv.x, conv.dy, conv.dweight, g, begin, end, accumulate)
+        if conv.dx != NULL:
+            depthwise_input(conv.dy, conv.weight, conv.dx, g, begin, end)
         return
     while row < end:
-        stop = min(row + tile, end)
+        stop = min(row + conv.tile, end)
         p = product(g, F, stop - row)
         for group in range(g.pitch // g.C):
-            dy_tile = dy + row * g.OW * F + group * p.F
+            dy = conv.dy + row * g.OW * F + group * p.F
             # forward: y = cols @ weight, so dweight += cols.T @ dy
             if reads_image(g, F):
-                packed_weight(x, dy_tile, dweight, g, row, stop, F, accumulate)
+                packed_weight(conv.x, dy, conv.dweight, g, row, stop, F, accumulate)
             else:
-                source = columns_of(x + group * g.C, cols, g, row, stop)
-                transposed_times_dy(source, dy_tile, dweight + group * p.F, &p, accumulate)
-            if dx != NULL:
+                source = columns_of(conv.x + group * g.C, conv.cols, g, row, stop)
+                transposed_times_dy(source, dy, conv.dweight + group * p.F, &p, accumulate)
+            if conv.dx != NULL:
                 # and dcols = dy @ weight.T, over the columns that are needed no more
-                backward_input(dy_tile, weight + group * p.F, transposed + group * p.F * p.K,
-                               dx + group * g.C, cols, g, row, &p)
+                backward_input(conv, dy, group, row, &p)
         accumulate = True
         row = stop
 
 
 cdef inline void backward_input(
-    const real* dy, const real* weight, const real* transposed, real* dx, real* cols,
-    const Geometry* g, Py_ssize_t row, const Product* p,
+    const Convolution* conv, const real* dy, Py_ssize_t group, Py_ssize_t row, const Product* p,
 ) noexcept nogil:
     """dx += col2im(dy · weightᵀ) from the output row `row` on, for one group."""
+    cdef const Geometry* g = conv.g
+    cdef const real* weight = conv.weight + group * p.F
+    cdef const real* transposed = conv.transposed + group * p.F * p.K
+    cdef real* dx = conv.dx + group * g.C
     if is_identity(g):
         dy_times_transposed(dy, weight, transposed, dx + row * g.W * g.pitch, p)
     else:
-        dy_times_transposed(dy, weight, transposed, cols, p)
-        col2im_rows(cols, dx, g, row, row + p.rows // g.OW)
+        dy_times_transposed(dy, weight, transposed, conv.cols, p)
+        col2im_rows(conv.cols, dx, g, row, row + p.rows // g.OW)

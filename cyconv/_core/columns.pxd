@@ -105,9 +105,11 @@ cdef inline void copy_runs(
     cdef Py_ssize_t line = g.W * g.C, step = g.stride_w * g.C, taps = g.KH * run
     cdef Py_ssize_t row, ow, ih, kh
     cdef Axis down = axis_down(g), across = axis_across(g)
-    cdef Range rows, whole = inside(&across, g.OW)
+    cdef Range rows, whole
     cdef const real* corner
     cdef const real* source
+    down.apart = across.apart = 1   # as has_runs says: known here, it takes no division
+    whole = inside(&across, g.OW)
     for row in range(begin, end):
         rows = taps_at(&down, row % g.OH)
         ih = row % g.OH * g.stride_h - g.pad_top + rows.begin
@@ -168,9 +170,11 @@ cdef inline void add_runs(
     cdef Py_ssize_t line = g.W * g.C, step = g.stride_w * g.C, taps = g.KH * run
     cdef Py_ssize_t row, ow, ih, kh
     cdef Axis down = axis_down(g), across = axis_across(g)
-    cdef Range rows, whole = inside(&across, g.OW)
+    cdef Range rows, whole
     cdef real* corner
     cdef real* target
+    down.apart = across.apart = 1
+    whole = inside(&across, g.OW)
     for row in range(begin, end):
         rows = taps_at(&down, row % g.OH)
         ih = row % g.OH * g.stride_h - g.pad_top + rows.begin

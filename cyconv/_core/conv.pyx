@@ -3,7 +3,7 @@
 from cython.parallel cimport prange, threadid
 
 from cyconv._core.blas cimport enter, leave
-from cyconv._core.block cimport conv_backward, conv_forward
+from cyconv._core.block cimport Convolution, conv_backward, conv_forward
 from cyconv._core.columns cimport col2im_rows, im2col_rows, zero
 from cyconv._core.depthwise cimport is_depthwise
 from cyconv._core.geometry cimport Geometry, is_identity
@@ -66,45 +66,55 @@ def conv2d(
     Writes: every element of y.                      Aliasing: y must not overlap an input.
     Parallel over: parts of output rows (n, oh).    Retains: nothing.
     """
-    cdef Py_ssize_t t, begin, rows = x.shape[0] * geometry.OH
+    cdef Py_ssize_t t, rows = x.shape[0] * geometry.OH
     # Tiles and the order of a pixel's sum are the same whatever the part, and so are the bits.
     cdef Py_ssize_t part = min(
         MAX_IMAGES_PER_PART * geometry.OH, rows // (PARTS_PER_THREAD * threads)) // tile * tile
+    cdef Convolution conv
     part = max(part, tile)
+    conv.x, conv.weight, conv.bias = &x[0, 0, 0, 0], &weight[0, 0, 0, 0], &bias[0]
+    conv.y, conv.slope = &y[0, 0, 0, 0], 1
+    conv.g, conv.F, conv.tile = &geometry, weight.shape[3], tile
     enter()
     for t in prange((rows + part - 1) // part, nogil=True, schedule="dynamic",
                     num_threads=threads):
-        begin = t * part
-        conv_forward(&x[0, 0, 0, 0], &weight[0, 0, 0, 0], &bias[0], &y[0, 0, 0, 0],
-                     &cols[threadid(), 0], &geometry, weight.shape[3], 1,
-                     begin, min(begin + part, rows), tile)
+        forward_part(&conv, &cols[threadid(), 0], t * part, min((t + 1) * part, rows))
     leave()
 
 
+cdef void forward_part(
+    const Convolution* shared, real* cols, Py_ssize_t begin, Py_ssize_t end,
+) noexcept nogil:
+    """The output rows begin <= (n, oh) < end, with columns in `cols`."""
+    cdef Convolution conv = shared[0]
+    conv.cols = cols
+    conv_forward(&conv, begin, end)
+
+
 cdef void add_gradients(
-    const real* dy, const real* x, const real* weight, const real* transposed,
-    real* dx, real* accumulator, real* cols, const Geometry* g, Py_ssize_t F, Py_ssize_t images,
-    Py_ssize_t height, Py_ssize_t tile, Py_ssize_t index, Py_ssize_t accumulators,
-    Py_ssize_t phase,
+    const Convolution* shared, real* accumulator, real* cols, Py_ssize_t images,
+    Py_ssize_t height, Py_ssize_t index, Py_ssize_t accumulators, Py_ssize_t phase,
 ) noexcept nogil:
     """The gradients of the parts index, index + accumulators, ... of the batch, in this order.
 
     If an image is cut into strips, phase 0 does the even ones and phase 1 the odd ones, because
     adjacent strips update the same rows of dx.
     """
+    cdef Convolution conv = shared[0]
+    cdef const Geometry* g = conv.g
     cdef Py_ssize_t strips = (g.OH + height - 1) // height, whole = max(height, g.OH)
-    cdef Py_ssize_t rows = images * g.OH, weights = g.KH * g.KW * g.C * F, begin, end, part = index
-    cdef Py_ssize_t image = g.H * g.W * g.pitch
+    cdef Py_ssize_t rows = images * g.OH, weights = g.KH * g.KW * g.C * conv.F
+    cdef Py_ssize_t image = g.H * g.W * g.pitch, begin, end, part = index
+    conv.dweight, conv.dbias, conv.cols = accumulator, accumulator + weights, cols
     if phase == 0:
-        zero(accumulator, weights + F)
+        zero(accumulator, weights + conv.F)
     while part // strips * whole < rows:
         begin = part // strips * whole + part % strips * height
         end = min(min(begin + height, (part // strips + 1) * whole), rows)
-        if strips == 1 and dx != NULL and not is_identity(g):
-            zero(dx + begin // g.OH * image, (end - begin) // g.OH * image)
+        if strips == 1 and conv.dx != NULL and not is_identity(g):
+            zero(conv.dx + begin // g.OH * image, (end - begin) // g.OH * image)
         if strips == 1 or part % strips % 2 == phase:
-            conv_backward(x, weight, transposed, dy, dx, accumulator, accumulator + weights, cols,
-                          g, F, begin, end, tile, True)
+            conv_backward(&conv, begin, end)
         part += accumulators
 
 
@@ -129,16 +139,18 @@ def conv2d_backward(
     Parallel over: accumulators.                    Retains: nothing.
     """
     cdef Py_ssize_t index, phase, line, lines = 0 if dx is None else dx.shape[0] * dx.shape[1]
-    cdef real* dx_or_null = NULL if dx is None else &dx[0, 0, 0, 0]
+    cdef Convolution conv
+    conv.dy, conv.x, conv.weight = &dy[0, 0, 0, 0], &x[0, 0, 0, 0], &weight[0, 0, 0, 0]
+    conv.transposed, conv.accumulate = &transposed[0, 0], True
+    conv.dx = NULL if dx is None else &dx[0, 0, 0, 0]
+    conv.g, conv.F, conv.tile = &geometry, weight.shape[3], tile
     if height < geometry.OH:
         for line in prange(lines, nogil=True, schedule="static", num_threads=threads):
-            zero(dx_or_null + line * geometry.W * geometry.pitch, geometry.W * geometry.pitch)
+            zero(conv.dx + line * geometry.W * geometry.pitch, geometry.W * geometry.pitch)
     enter()
     for phase in range(2 if height < geometry.OH else 1):
         for index in prange(accumulators.shape[0], nogil=True, schedule="dynamic",
                             num_threads=threads):
-            add_gradients(&dy[0, 0, 0, 0], &x[0, 0, 0, 0], &weight[0, 0, 0, 0],
-                          &transposed[0, 0], dx_or_null, &accumulators[index, 0],
-                          &cols[threadid(), 0], &geometry, weight.shape[3], x.shape[0], height,
-                          tile, index, accumulators.shape[0], phase)
+            add_gradients(&conv, &accumulators[index, 0], &cols[threadid(), 0], x.shape[0], height,
+                          index, accumulators.shape[0], phase)
     leave()

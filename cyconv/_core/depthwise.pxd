@@ -27,6 +27,11 @@ cdef struct Sweep:
     real slope
 
 
+cdef struct TapPlaces:
+    # Of some taps: where in the image, from a window's corner, and where in the weight.
+    Py_ssize_t[DEPTHWISE_TAPS] x, weight
+
+
 cdef inline bint is_depthwise(const Geometry* g, Py_ssize_t F) noexcept nogil:
     """Tell whether each channel has one filter, and there are several."""
     return g.C == 1 and g.pitch > 1 and F == g.pitch
@@ -215,7 +220,7 @@ cdef inline void weight_taps(
     """The taps of neighbouring pixels, nine at once: as many as a 3x3 kernel has."""
     cdef Py_ssize_t width = columns.end - columns.begin
     cdef Py_ssize_t taps = (rows.end - rows.begin) * width, t = 0, count, i, kh, kw
-    cdef Py_ssize_t[DEPTHWISE_TAPS] place, weight
+    cdef TapPlaces at
     while t < taps:
         count = 1
         if t + DEPTHWISE_TAPS <= taps:
@@ -224,46 +229,46 @@ cdef inline void weight_taps(
             count = DEPTHWISE_LINE_TAPS
         for i in range(count):
             kh, kw = rows.begin + (t + i) // width, columns.begin + (t + i) % width
-            place[i] = (kh * g.dilation_h * g.W + kw * g.dilation_w) * g.pitch
-            weight[i] = (kh * g.KW + kw) * g.pitch
+            at.x[i] = (kh * g.dilation_h * g.W + kw * g.dilation_w) * g.pitch
+            at.weight[i] = (kh * g.KW + kw) * g.pitch
         if count == DEPTHWISE_TAPS:
-            weight_channels(corner, dy, dw, place, weight, g, pixels, DEPTHWISE_TAPS)
+            weight_channels(corner, dy, dw, &at, g, pixels, DEPTHWISE_TAPS)
         elif count == DEPTHWISE_LINE_TAPS:
-            weight_channels(corner, dy, dw, place, weight, g, pixels,
+            weight_channels(corner, dy, dw, &at, g, pixels,
                             DEPTHWISE_LINE_TAPS)
         else:
-            weight_channels(corner, dy, dw, place, weight, g, pixels, 1)
+            weight_channels(corner, dy, dw, &at, g, pixels, 1)
         t += count
 
 
 cdef inline void weight_channels(
-    const real* corner, const real* dy, real* dw, const Py_ssize_t* place,
-    const Py_ssize_t* weight, const Geometry* g, Py_ssize_t pixels, Py_ssize_t taps,
+    const real* corner, const real* dy, real* dw, const TapPlaces* at, const Geometry* g,
+    Py_ssize_t pixels, Py_ssize_t taps,
 ) noexcept nogil:
     cdef Py_ssize_t f = 0
     while f + PACK <= g.pitch:
-        weight_pack(corner + f, dy + f, dw + f, place, weight, g, pixels, taps, PACK)
+        weight_pack(corner + f, dy + f, dw + f, at, g, pixels, taps, PACK)
         f += PACK
     if f < g.pitch:
-        weight_pack(corner + f, dy + f, dw + f, place, weight, g, pixels, taps, g.pitch - f)
+        weight_pack(corner + f, dy + f, dw + f, at, g, pixels, taps, g.pitch - f)
 
 
 cdef inline void weight_pack(
-    const real* x, const real* dy, real* dw, const Py_ssize_t* place, const Py_ssize_t* weight,
-    const Geometry* g, Py_ssize_t pixels, Py_ssize_t taps, Py_ssize_t n,
+    const real* x, const real* dy, real* dw, const TapPlaces* at, const Geometry* g,
+    Py_ssize_t pixels, Py_ssize_t taps, Py_ssize_t n,
 ) noexcept nogil:
     """n channels of some taps, a number that the compiler sees."""
-    # forward: y[p] += x[p + place[i]] * weight[i]
+    # forward: y[p] += x[p + at.x[i]] * weight[at.weight[i]]
     cdef Py_ssize_t step = g.stride_w * g.pitch, i, _
     cdef pack[DEPTHWISE_TAPS] total
     cdef pack slope
     for i in range(taps):
-        total[i] = pack_load(dw + weight[i], n)
+        total[i] = pack_load(dw + at.weight[i], n)
     for _ in range(pixels):
         slope = pack_load(dy, n)
         for i in range(taps):
-            total[i] = total[i] + pack_load(x + place[i], n) * slope
+            total[i] = total[i] + pack_load(x + at.x[i], n) * slope
         x += step
         dy += g.pitch
     for i in range(taps):
-        pack_store(dw + weight[i], total[i], n)
+        pack_store(dw + at.weight[i], total[i], n)

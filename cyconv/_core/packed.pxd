@@ -9,6 +9,7 @@ handled as an image one pixel wide.
 
 from libc.string cimport memset
 
+from cyconv._core.axis cimport Range
 from cyconv._core.geometry cimport Geometry, has_runs
 from cyconv._core.kernel cimport kernel
 from cyconv._core.real cimport real
@@ -140,10 +141,10 @@ cdef inline void weight_rows(
         stop = min(row + rows, end)
         v = 0
         while v + PACKED_TILE <= vectors:
-            weight_taps(x, dy, dw, g, row, stop, v, PACKED_TILE, F)
+            weight_taps(x, dy, dw, g, Range(row, stop), v, PACKED_TILE, F)
             v += PACKED_TILE
         while v < vectors:
-            weight_taps(x, dy, dw, g, row, stop, v, 1, F)
+            weight_taps(x, dy, dw, g, Range(row, stop), v, 1, F)
             v += 1
         for k in range(vectors * taps, K):
             weight_tap(x, dy, dw, g, row, stop, k, F)
@@ -152,8 +153,8 @@ cdef inline void weight_rows(
 
 
 cdef inline void weight_taps(
-    const real* x, const real* dy, real* dw, const Geometry* g, Py_ssize_t begin, Py_ssize_t end,
-    Py_ssize_t v, Py_ssize_t vectors, Py_ssize_t F,
+    const real* x, const real* dy, real* dw, const Geometry* g, Range rows, Py_ssize_t v,
+    Py_ssize_t vectors, Py_ssize_t F,
 ) noexcept nogil:
     """The vectors v, v + 1, ... of dw."""
     cdef Py_ssize_t taps = VECTOR_FLOATS // F, run = g.KW * g.C, row, i, _
@@ -165,7 +166,7 @@ cdef inline void weight_taps(
     for i in range(vectors):
         total[i] = transpose_vector(load(dw + i * VECTOR_FLOATS), F)
         place[i] = (v + i) * taps // run * g.W * g.C + (v + i) * taps % run
-    for row in range(begin, end):
+    for row in range(rows.begin, rows.end):
         corner = line_of(x, g, row)
         for _ in range(g.OW):
             gradient = duplicate_each(dy, F)

@@ -49,6 +49,18 @@ cdef struct Product:
     Py_ssize_t filter_pitch   # and from one pixel of y, or one tap of the weight, to the next
 
 
+cdef struct Operands:
+    # c[r, :] (+)= sum over s of a[r*a_row + s*a_step] * b[s*b_step :]
+    const real* a
+    Py_ssize_t a_row, a_step
+    const real* b
+    Py_ssize_t b_step
+    real* c
+    Py_ssize_t c_row
+    Py_ssize_t rows, steps, columns
+    bint accumulate
+
+
 cdef inline bint is_whole(const Product* p) noexcept nogil:
     """Tell whether the rows of all matrices follow each other without a gap."""
     return p.column_pitch == p.K and p.filter_pitch == p.F
@@ -72,12 +84,14 @@ cdef inline void transposed_times_dy(
 ) noexcept nogil:
     """dweight (+)= colsᵀ · dy, with cols of shape (rows, K) and dy (rows, F)."""
     cdef Geometry g
+    cdef Operands operands
     if is_packed(p.K, p.F) and is_whole(p):
         g = as_image(p.rows, p.K)
         packed_weight(cols, dy, dweight, &g, 0, p.rows, p.F, accumulate)
     elif fills_vectors(p.F):
-        multiply(cols, 1, p.column_pitch, dy, p.filter_pitch, dweight, p.filter_pitch, p.K, p.rows,
-                 p.F, accumulate)
+        operands = Operands(cols, 1, p.column_pitch, dy, p.filter_pitch, dweight, p.filter_pitch,
+                            p.K, p.rows, p.F, accumulate)
+        multiply(&operands)
     else:
         gemm(True, False, p.K, p.F, p.rows, cols, p.column_pitch, dy, p.filter_pitch,
              1 if accumulate else 0, dweight, p.filter_pitch)
@@ -87,107 +101,97 @@ cdef inline void dy_times_transposed(
     const real* dy, const real* weight, const real* transposed, real* dcols, const Product* p,
 ) noexcept nogil:
     """dcols = dy · weightᵀ, with dy of shape (rows, F), weight (K, F) and its transpose."""
+    cdef Operands operands
     if fills_vectors(p.K):
-        multiply(dy, p.filter_pitch, 1, transposed, p.K, dcols, p.column_pitch, p.rows, p.F, p.K,
-                 False)
+        operands = Operands(dy, p.filter_pitch, 1, transposed, p.K, dcols, p.column_pitch, p.rows,
+                            p.F, p.K, False)
+        multiply(&operands)
     else:
         gemm(False, True, p.rows, p.K, p.F, dy, p.filter_pitch, weight, p.filter_pitch, 0,
              dcols, p.column_pitch)
 
 
-cdef inline kernel multiply(
-    const real* a, Py_ssize_t a_row, Py_ssize_t a_step, const real* b, Py_ssize_t b_step,
-    real* c, Py_ssize_t c_row, Py_ssize_t rows, Py_ssize_t steps, Py_ssize_t columns,
-    bint accumulate,
-) noexcept nogil:
-    """c (+)= a · b, panel after panel of its columns.
-
-    c[r, :] = sum over s of a[r*a_row + s*a_step] * b[s*b_step :], each sum in the order of s.
-    """
-    cdef Py_ssize_t column = 0
-    while column + ROW_VECTORS * VECTOR_FLOATS <= columns:
-        panel(a, a_row, a_step, b + column, b_step, c + column, c_row, rows, steps, ROW_VECTORS,
-              VECTOR_FLOATS, accumulate)
-        column += ROW_VECTORS * VECTOR_FLOATS
-    while column + NARROW_VECTORS * VECTOR_FLOATS <= columns:
-        panel(a, a_row, a_step, b + column, b_step, c + column, c_row, rows, steps,
-              NARROW_VECTORS, VECTOR_FLOATS, accumulate)
-        column += NARROW_VECTORS * VECTOR_FLOATS
-    while column < columns:
-        panel(a, a_row, a_step, b + column, b_step, c + column, c_row, rows, steps, 1,
-              min(VECTOR_FLOATS, columns - column), accumulate)
-        column += VECTOR_FLOATS
+cdef inline kernel multiply(const Operands* operands) noexcept nogil:
+    """c (+)= a · b, panel after panel of columns, each sum in the order of s."""
+    cdef Operands m = operands[0]   # which stays in registers: nothing else points to it
+    cdef Py_ssize_t left = m.columns
+    while left >= ROW_VECTORS * VECTOR_FLOATS:
+        panel(m, ROW_VECTORS, VECTOR_FLOATS)
+        m.b += ROW_VECTORS * VECTOR_FLOATS
+        m.c += ROW_VECTORS * VECTOR_FLOATS
+        left -= ROW_VECTORS * VECTOR_FLOATS
+    while left >= NARROW_VECTORS * VECTOR_FLOATS:
+        panel(m, NARROW_VECTORS, VECTOR_FLOATS)
+        m.b += NARROW_VECTORS * VECTOR_FLOATS
+        m.c += NARROW_VECTORS * VECTOR_FLOATS
+        left -= NARROW_VECTORS * VECTOR_FLOATS
+    while left > 0:
+        panel(m, 1, min(VECTOR_FLOATS, left))
+        m.b += VECTOR_FLOATS
+        m.c += VECTOR_FLOATS
+        left -= VECTOR_FLOATS
 
 
-cdef inline void panel(
-    const real* a, Py_ssize_t a_row, Py_ssize_t a_step, const real* b, Py_ssize_t b_step,
-    real* c, Py_ssize_t c_row, Py_ssize_t rows, Py_ssize_t steps, Py_ssize_t vectors,
-    Py_ssize_t floats, bint accumulate,
-) noexcept nogil:
+cdef inline void panel(Operands m, Py_ssize_t vectors, Py_ssize_t floats) noexcept nogil:
     """`vectors` vectors of each row of c, DEPTH steps of the sums at a time."""
-    cdef Py_ssize_t begin = 0, end
-    while begin < steps:
-        end = min(begin + DEPTH, steps)
-        panel_rows(a + begin * a_step, a_row, a_step, b + begin * b_step, b_step, c, c_row, rows,
-                   end - begin, vectors, floats, accumulate or begin > 0)
-        begin = end
+    cdef Py_ssize_t left = m.steps
+    while left > 0:
+        m.steps = min(<Py_ssize_t> DEPTH, left)
+        panel_rows(m, vectors, floats)
+        m.a += DEPTH * m.a_step
+        m.b += DEPTH * m.b_step
+        m.accumulate = True
+        left -= DEPTH
 
 
-cdef inline void panel_rows(
-    const real* a, Py_ssize_t a_row, Py_ssize_t a_step, const real* b, Py_ssize_t b_step,
-    real* c, Py_ssize_t c_row, Py_ssize_t rows, Py_ssize_t steps, Py_ssize_t vectors,
-    Py_ssize_t floats, bint accumulate,
-) noexcept nogil:
+cdef inline void panel_rows(Operands m, Py_ssize_t vectors, Py_ssize_t floats) noexcept nogil:
     """`vectors` vectors of each row of c, as many rows at once as fill the registers."""
     cdef Py_ssize_t r = 0
     if vectors < ROW_VECTORS:
-        while r + NARROW_TILE_ROWS <= rows:
-            register_tile(a + r * a_row, a_row, a_step, b, b_step, c + r * c_row, c_row,
-                          NARROW_TILE_ROWS, steps, vectors, floats, accumulate)
+        while r + NARROW_TILE_ROWS <= m.rows:
+            register_tile(m, r, NARROW_TILE_ROWS, vectors, floats)
             r += NARROW_TILE_ROWS
-    while r + TILE_ROWS <= rows:
-        register_tile(a + r * a_row, a_row, a_step, b, b_step, c + r * c_row, c_row, TILE_ROWS,
-                      steps, vectors, floats, accumulate)
+    while r + TILE_ROWS <= m.rows:
+        register_tile(m, r, TILE_ROWS, vectors, floats)
         r += TILE_ROWS
-    if r + FOUR_ROWS <= rows:
-        register_tile(a + r * a_row, a_row, a_step, b, b_step, c + r * c_row, c_row, FOUR_ROWS,
-                      steps, vectors, floats, accumulate)
+    if r + FOUR_ROWS <= m.rows:
+        register_tile(m, r, FOUR_ROWS, vectors, floats)
         r += FOUR_ROWS
-    if r + TWO_ROWS <= rows:
-        register_tile(a + r * a_row, a_row, a_step, b, b_step, c + r * c_row, c_row, TWO_ROWS,
-                      steps, vectors, floats, accumulate)
+    if r + TWO_ROWS <= m.rows:
+        register_tile(m, r, TWO_ROWS, vectors, floats)
         r += TWO_ROWS
-    if r < rows:
-        register_tile(a + r * a_row, a_row, a_step, b, b_step, c + r * c_row, c_row, 1, steps,
-                      vectors, floats, accumulate)
+    if r < m.rows:
+        register_tile(m, r, 1, vectors, floats)
 
 
 cdef inline void register_tile(
-    const real* a, Py_ssize_t a_row, Py_ssize_t a_step, const real* b, Py_ssize_t b_step,
-    real* c, Py_ssize_t c_row, Py_ssize_t rows, Py_ssize_t steps, Py_ssize_t vectors,
-    Py_ssize_t floats, bint accumulate,
+    Operands m, Py_ssize_t r, Py_ssize_t rows, Py_ssize_t vectors, Py_ssize_t floats,
 ) noexcept nogil:
-    """A tile of c in registers; `rows` and `vectors` are numbers that the compiler sees.
+    """A tile of c in registers, from its row r on.
 
-    The last vector of a row has `floats` floats: VECTOR_FLOATS unless `vectors` is 1.
+    `rows` and `vectors` are numbers that the compiler sees. The last vector of a row has `floats`
+    floats: VECTOR_FLOATS unless `vectors` is 1.
     """
     # An array for each column of vectors and no loop inside a loop over rows: so gcc unrolls the
     # loops over rows early enough to keep all arrays in registers.
-    cdef Py_ssize_t s, i
+    cdef Py_ssize_t s, i, a_row = m.a_row, a_step = m.a_step, b_step = m.b_step, c_row = m.c_row
+    cdef const real* a = m.a + r * a_row
+    cdef const real* b = m.b
+    cdef real* c = m.c + r * c_row
     cdef vector[NARROW_TILE_ROWS] t0, t1
     cdef vector[TILE_ROWS] t2, t3
     cdef vector r0, r1, r2, r3, element
     for i in range(rows):
-        if accumulate:
+        if m.accumulate:
             t0[i] = load_masked(c + i * c_row, floats) if vectors == 1 else load(c + i * c_row)
         else:
             t0[i] = zeros()
         if vectors > 1:
-            t1[i] = load(c + i * c_row + VECTOR_FLOATS) if accumulate else zeros()
+            t1[i] = load(c + i * c_row + VECTOR_FLOATS) if m.accumulate else zeros()
         if vectors > 2:
-            t2[i] = load(c + i * c_row + 2 * VECTOR_FLOATS) if accumulate else zeros()
-            t3[i] = load(c + i * c_row + 3 * VECTOR_FLOATS) if accumulate else zeros()
-    for s in range(steps):
+            t2[i] = load(c + i * c_row + 2 * VECTOR_FLOATS) if m.accumulate else zeros()
+            t3[i] = load(c + i * c_row + 3 * VECTOR_FLOATS) if m.accumulate else zeros()
+    for s in range(m.steps):
         r0 = load_masked(b + s * b_step, floats) if vectors == 1 else load(b + s * b_step)
         if vectors > 1:
             r1 = load(b + s * b_step + VECTOR_FLOATS)

@@ -83,19 +83,16 @@ cdef inline Span span_from(
     return span
 
 
-cdef inline kernel windows_forward(
-    const real* x, const real* w, const real* bias, real* y, const Geometry* g, Py_ssize_t F,
-    real slope, Py_ssize_t begin, Py_ssize_t end,
-) noexcept nogil:
-    """y = leaky_relu(im2col(x) · w + bias) for the output rows begin <= (n, oh) < end."""
-    cdef Task task = Task(x, w, bias, y, g, F, begin, end, slope)
+cdef inline kernel windows_forward(const Task* task) noexcept nogil:
+    """y = leaky_relu(im2col(x) · w + bias) for the output rows of a task."""
+    cdef const Geometry* g = task.g
     cdef Py_ssize_t run = g.KW * g.C, kh = 0, k
-    cdef Py_ssize_t lines = max(1, MAX_PASS_WEIGHTS // (run * F))
-    cdef Py_ssize_t depth = max(<Py_ssize_t> MIN_PASS_TAPS, MAX_PASS_WEIGHTS // F)
+    cdef Py_ssize_t lines = max(1, MAX_PASS_WEIGHTS // (run * task.F))
+    cdef Py_ssize_t depth = max(<Py_ssize_t> MIN_PASS_TAPS, MAX_PASS_WEIGHTS // task.F)
     while kh < g.KH:
         k = 0
         while k < run:
-            all_filters(&task, TapBlock(kh, min(kh + lines, g.KH), k, min(k + depth, run)))
+            all_filters(task, TapBlock(kh, min(kh + lines, g.KH), k, min(k + depth, run)))
             k += depth
         kh += lines
 
@@ -122,6 +119,7 @@ cdef inline void all_spans(
     cdef Axis down = axis_down(g), across = axis_across(g)
     cdef Py_ssize_t k_begin, k_end
     cdef Group group
+    down.apart = across.apart = 1   # as can_read_windows says: known here, it takes no division
     group.down = span_from(0, &down, g.OH)
     while group.down.begin < g.OH:
         group.across = span_from(0, &across, g.OW)

@@ -1,7 +1,7 @@
 """Convolution, of which a linear layer is the case of a 1x1 image."""
 
 from cyconv._core cimport pointwise
-from cyconv._core.block cimport conv_backward, conv_forward
+from cyconv._core.block cimport Convolution, conv_backward, conv_forward
 from cyconv._core.columns cimport zero
 from cyconv._core.geometry cimport Geometry, is_identity
 from cyconv._core.op cimport BACKWARD, Op, Pass
@@ -80,16 +80,22 @@ cdef class Conv(Op):
             transpose(weight, p.shared + self.transposed_at, K, self.F, K)
 
     cdef void forward(self, const Pass* p) noexcept nogil:
-        conv_forward(p.x, self.weight(p), self.bias_of(p), p.y, p.scratch + self.F, &self.geometry,
-                     self.F, <real> self.slope, 0, p.images * self.geometry.OH, self.tile)
+        cdef Convolution conv
+        conv.x, conv.weight, conv.bias = p.x, self.weight(p), self.bias_of(p)
+        conv.y, conv.slope, conv.cols = p.y, <real> self.slope, p.scratch + self.F
+        conv.g, conv.F, conv.tile = &self.geometry, self.F, self.tile
+        conv_forward(&conv, 0, p.images * self.geometry.OH)
 
     cdef void backward(self, const Pass* p) noexcept nogil:
-        cdef real* dbias = p.accumulator + self.weights if self.bias else p.scratch
+        cdef Convolution conv
         if self.slope != 1:
             pointwise.leaky_relu_backward(
                 p.y, p.dy, p.dy, p.images * self.outputs, <real> self.slope)
         if p.dx != NULL and not is_identity(&self.geometry):
             zero(p.dx, p.images * self.inputs)
-        conv_backward(p.x, p.parameters + self.offset, p.shared + self.transposed_at, p.dy, p.dx,
-                      p.accumulator, dbias, p.scratch + self.F, &self.geometry, self.F, 0,
-                      p.images * self.geometry.OH, self.tile, p.accumulate)
+        conv.x, conv.dy, conv.dx, conv.weight = p.x, p.dy, p.dx, p.parameters + self.offset
+        conv.transposed, conv.cols = p.shared + self.transposed_at, p.scratch + self.F
+        conv.dweight, conv.accumulate = p.accumulator, p.accumulate
+        conv.dbias = p.accumulator + self.weights if self.bias else p.scratch
+        conv.g, conv.F, conv.tile = &self.geometry, self.F, self.tile
+        conv_backward(&conv, 0, p.images * self.geometry.OH)
