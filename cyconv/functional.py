@@ -210,9 +210,10 @@ def conv2d_backward(
     accumulators = np.empty((min(tuning.ACCUMULATORS, parts), weight.size + F), x.dtype)
     threads = min(get_num_threads(), len(accumulators))
     cols = scratch_columns(geometry, tile, threads, x.dtype, "conv2d_backward")
-    transposed = weight.reshape(-1, F).T if need_dx else weight.reshape(F, -1)
-    transposed = np.ascontiguousarray(transposed)
-    of(x.dtype).conv.conv2d_backward(
+    conv, transposed = of(x.dtype).conv, None
+    if need_dx and conv.needs_transposed(geometry._asdict()):
+        transposed = np.ascontiguousarray(weight.reshape(-1, F).T)
+    conv.conv2d_backward(
         dy,
         x,
         weight,

@@ -33,7 +33,7 @@ cdef struct Convolution:
     real* y
     real slope               # 1 leaves out the LeakyReLU
     const real* dy
-    const real* transposed   # weightᵀ
+    const real* transposed   # weightᵀ, if it is needed
     real* dx                 # NULL leaves it out
     real* dweight
     real* dbias
@@ -47,6 +47,11 @@ cdef inline Product product(const Geometry* g, Py_ssize_t F, Py_ssize_t rows) no
     """Return the product of one group of F filters on some output rows."""
     cdef Py_ssize_t K = g.KH * g.KW * g.C
     return Product(rows * g.OW, K, F // (g.pitch // g.C), g.pitch if is_identity(g) else K, F)
+
+
+cdef inline bint makes_columns(const Geometry* g, Py_ssize_t F) noexcept nogil:
+    """Tell whether `conv_forward` multiplies columns, if only the image that is its own."""
+    return not (is_depthwise(g, F) or can_read_windows(g, F) or reads_image(g, F))
 
 
 cdef inline const real* columns_of(

@@ -2,14 +2,13 @@
 
 from cython.parallel cimport prange, threadid
 
+from cyconv._core cimport block, products
 from cyconv._core.blas cimport enter, leave
 from cyconv._core.block cimport Convolution, conv_backward, conv_forward
 from cyconv._core.columns cimport col2im_rows, im2col_rows, zero
-from cyconv._core.depthwise cimport is_depthwise
 from cyconv._core.geometry cimport Geometry, is_identity
 from cyconv._core.real cimport real
 from cyconv._core.tuning cimport MAX_IMAGES_PER_PART, PARTS_PER_THREAD
-from cyconv._core.windows cimport can_read_windows
 
 
 def im2col(
@@ -23,10 +22,12 @@ def im2col(
     Writes: every element of cols, zeros included.   Aliasing: x and cols must not overlap.
     Parallel over: output rows (n, oh).              Retains: nothing.
     """
-    cdef Py_ssize_t row, rows = x.shape[0] * geometry.OH
+    cdef Py_ssize_t t, begin, rows = x.shape[0] * geometry.OH
     cdef Py_ssize_t size = geometry.OW * geometry.KH * geometry.KW * geometry.C
-    for row in prange(rows, nogil=True, schedule="static", num_threads=threads):
-        im2col_rows(&x[0, 0, 0, 0], &cols[0, 0] + row * size, &geometry, row, row + 1)
+    for t in prange(threads, nogil=True, schedule="static", num_threads=threads):
+        begin = t * rows // threads
+        im2col_rows(&x[0, 0, 0, 0], &cols[0, 0] + begin * size, &geometry, begin,
+                    (t + 1) * rows // threads)
 
 
 def col2im(
@@ -48,7 +49,12 @@ def col2im(
 
 def makes_columns(Geometry geometry, Py_ssize_t F):
     """Tell whether `conv2d` makes columns for F filters."""
-    return not (can_read_windows(&geometry, F) or is_depthwise(&geometry, F))
+    return block.makes_columns(&geometry, F)
+
+
+def needs_transposed(Geometry geometry):
+    """Tell whether `conv2d_backward` reads the weight's transpose for dx."""
+    return products.needs_transposed(geometry.KH * geometry.KW * geometry.C)
 
 
 def conv2d(
@@ -122,7 +128,7 @@ def conv2d_backward(
     const real[:, :, :, ::1] dy,       # IN
     const real[:, :, :, ::1] x,        # IN
     const real[:, :, :, ::1] weight,   # IN
-    const real[:, ::1] transposed,     # IN: the weight as a matrix of shape (F, KH*KW*C)
+    const real[:, ::1] transposed,     # IN: the weight as a matrix (F, KH*KW*C), or None
     real[:, :, :, ::1] dx,             # OUT, or None
     real[:, ::1] accumulators,         # OUT: dweight, then dbias, of each accumulator
     real[:, ::1] cols,                 # TMP: the columns of one tile for each thread
@@ -141,7 +147,9 @@ def conv2d_backward(
     cdef Py_ssize_t index, phase, line, lines = 0 if dx is None else dx.shape[0] * dx.shape[1]
     cdef Convolution conv
     conv.dy, conv.x, conv.weight = &dy[0, 0, 0, 0], &x[0, 0, 0, 0], &weight[0, 0, 0, 0]
-    conv.transposed, conv.accumulate = &transposed[0, 0], True
+    conv.transposed, conv.accumulate = NULL, True
+    if transposed is not None:
+        conv.transposed = &transposed[0, 0]
     conv.dx = NULL if dx is None else &dx[0, 0, 0, 0]
     conv.g, conv.F, conv.tile = &geometry, weight.shape[3], tile
     if height < geometry.OH:

@@ -43,7 +43,9 @@ cdef inline bint reads_image(const Geometry* g, Py_ssize_t F) noexcept nogil:
 
 cdef inline Geometry as_image(Py_ssize_t rows, Py_ssize_t K) noexcept nogil:
     """Return the geometry by which a column matrix is its own image."""
-    return Geometry(rows, 1, K, 1, 1, rows, 1, 1, 1, 0, 0, 1, 1, 0, 0, K)
+    return Geometry(
+        H=rows, W=1, C=K, KH=1, KW=1, OH=rows, OW=1, stride_h=1, stride_w=1, pad_top=0, pad_left=0,
+        dilation_h=1, dilation_w=1, pad_bottom=0, pad_right=0, pitch=K)
 
 
 cdef inline const real* line_of(const real* x, const Geometry* g, Py_ssize_t row) noexcept nogil:

@@ -7,15 +7,18 @@ from cyconv._core.real cimport SINGLE, real
 from cyconv._core.tuning cimport EXERCISE_FILTERS_1, EXERCISE_FILTERS_2, EXERCISE_FILTERS_3
 
 
+cdef inline real leaky(real x, real slope) noexcept nogil:
+    """Return x where x > 0, slope * x elsewhere."""
+    return x if x > 0 else slope * x
+
+
 cdef inline void bias_leaky_relu_fixed(
     real* y, const real* bias, Py_ssize_t rows, Py_ssize_t F, real slope,
 ) noexcept nogil:
     cdef Py_ssize_t row, f
-    cdef real value
     for row in range(rows):
         for f in range(F):
-            value = y[row * F + f] + bias[f]
-            y[row * F + f] = value if value > 0 else slope * value
+            y[row * F + f] = leaky(y[row * F + f] + bias[f], slope)
 
 
 cdef inline kernel bias_leaky_relu(
@@ -47,7 +50,7 @@ cdef inline kernel leaky_relu(
 ) noexcept nogil:
     cdef Py_ssize_t i
     for i in range(n):
-        y[i] = x[i] if x[i] > 0 else slope * x[i]
+        y[i] = leaky(x[i], slope)
 
 
 cdef inline kernel leaky_relu_backward(
@@ -57,7 +60,7 @@ cdef inline kernel leaky_relu_backward(
 
     `x` may be the output as well as the input: both have the same sign. dx may be dy itself.
     """
-    # forward: y[i] = x[i] if x[i] > 0 else slope * x[i]
+    # forward: y[i] = leaky(x[i], slope)
     cdef Py_ssize_t i
     for i in range(n):
         dx[i] = dy[i] if x[i] > 0 else slope * dy[i]

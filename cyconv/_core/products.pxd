@@ -97,12 +97,17 @@ cdef inline void transposed_times_dy(
              1 if accumulate else 0, dweight, p.filter_pitch)
 
 
+cdef inline bint needs_transposed(Py_ssize_t K) noexcept nogil:
+    """Tell whether `dy_times_transposed` reads the weight's transpose, of K columns."""
+    return fills_vectors(K)
+
+
 cdef inline void dy_times_transposed(
     const real* dy, const real* weight, const real* transposed, real* dcols, const Product* p,
 ) noexcept nogil:
-    """dcols = dy · weightᵀ, with dy of shape (rows, F), weight (K, F) and its transpose."""
+    """dcols = dy · weightᵀ, with dy of shape (rows, F), weight (K, F) and, if needed, weightᵀ."""
     cdef Operands operands
-    if fills_vectors(p.K):
+    if needs_transposed(p.K):
         operands = Operands(dy, p.filter_pitch, 1, transposed, p.K, dcols, p.column_pitch, p.rows,
                             p.F, p.K, False)
         multiply(&operands)

@@ -71,16 +71,14 @@ cdef inline bint can_read_windows(const Geometry* g, Py_ssize_t F) noexcept nogi
     return fills_vectors(F) and has_runs(g)
 
 
-cdef inline Span span_from(
-    Py_ssize_t begin, const Axis* axis, Py_ssize_t outputs,
+cdef inline kernel find_span(
+    Span* span, Py_ssize_t begin, const Axis* axis, Py_ssize_t outputs,
 ) noexcept nogil:
-    """Return the longest span that begins with the output pixel `begin`."""
-    cdef Span span
+    """Find the longest span that begins with the output pixel `begin`."""
     span.begin = span.end = begin
     span.taps = taps_at(axis, begin)
     while span.end < outputs and same(taps_at(axis, span.end), span.taps):
         span.end += 1
-    return span
 
 
 cdef inline kernel windows_forward(const Task* task) noexcept nogil:
@@ -119,10 +117,9 @@ cdef inline void all_spans(
     cdef Axis down = axis_down(g), across = axis_across(g)
     cdef Py_ssize_t k_begin, k_end
     cdef Group group
-    down.apart = across.apart = 1   # as can_read_windows says: known here, it takes no division
-    group.down = span_from(0, &down, g.OH)
+    find_span(&group.down, 0, &down, g.OH)
     while group.down.begin < g.OH:
-        group.across = span_from(0, &across, g.OW)
+        find_span(&group.across, 0, &across, g.OW)
         while group.across.begin < g.OW:
             k_begin, k_end = group.across.taps.begin * g.C, group.across.taps.end * g.C
             group.taps = TapBlock(
@@ -140,8 +137,8 @@ cdef inline void all_spans(
                 group.ends = (group.taps.kh_end == group.down.taps.end
                               and group.taps.k_end == k_end)
                 all_pixels(task, &group, f, vectors, floats)
-            group.across = span_from(group.across.end, &across, g.OW)
-        group.down = span_from(group.down.end, &down, g.OH)
+            find_span(&group.across, group.across.end, &across, g.OW)
+        find_span(&group.down, group.down.end, &down, g.OH)
 
 
 cdef inline void all_pixels(

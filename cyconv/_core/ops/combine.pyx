@@ -30,10 +30,9 @@ cdef class Add(Op):
 
     cdef void forward(self, const Pass* p) noexcept nogil:
         cdef Py_ssize_t i
-        cdef real value, slope = <real> self.slope
+        cdef real slope = <real> self.slope
         for i in range(p.images * self.inputs):
-            value = p.x[i] + p.x2[i]
-            p.y[i] = value if value > 0 else slope * value
+            p.y[i] = pointwise.leaky(p.x[i] + p.x2[i], slope)
 
     cdef void backward(self, const Pass* p) noexcept nogil:
         cdef Py_ssize_t n = p.images * self.inputs

@@ -5,7 +5,7 @@ from cyconv._core.block cimport Convolution, conv_backward, conv_forward
 from cyconv._core.columns cimport zero
 from cyconv._core.geometry cimport Geometry, is_identity
 from cyconv._core.op cimport BACKWARD, Op, Pass
-from cyconv._core.products cimport fills_vectors, transpose
+from cyconv._core.products cimport needs_transposed, transpose
 from cyconv._core.real cimport real
 
 
@@ -76,7 +76,7 @@ cdef class Conv(Op):
             for k in range(K):
                 for f in range(self.F):
                     folded[k * self.F + f] = weight[k * self.F + f] * scale[f]
-        if phases & BACKWARD and p.dx != NULL and fills_vectors(K):
+        if phases & BACKWARD and p.dx != NULL and needs_transposed(K):
             transpose(weight, p.shared + self.transposed_at, K, self.F, K)
 
     cdef void forward(self, const Pass* p) noexcept nogil:

@@ -182,11 +182,10 @@ cdef class Normalise(Op):
         cdef Py_ssize_t C = self.size // 2, i, c
         cdef const real* scale = p.shared + 3 * C
         cdef const real* shift = p.shared + 4 * C
-        cdef real value, slope = <real> self.slope
+        cdef real slope = <real> self.slope
         for i in range(p.images * self.inputs // C):
             for c in range(C):
-                value = p.x[i * C + c] * scale[c] + shift[c]
-                p.y[i * C + c] = value if value > 0 else slope * value
+                p.y[i * C + c] = pointwise.leaky(p.x[i * C + c] * scale[c] + shift[c], slope)
 
     cdef void backward(self, const Pass* p) noexcept nogil:
         cdef Py_ssize_t C = self.size // 2, pixels = p.images * self.inputs // C, i, c, begin
