@@ -126,7 +126,7 @@ def copy_task(threads):
 
 
 def on_threads(threads, task):
-    """Return `run(iterations)` of a task with so many threads of cyconv; each calls BLAS."""
+    """Return `run(iterations)` of a task on this number of threads of cyconv; each calls BLAS."""
     return measure.one_blas_thread_each(measure.on_threads(threads, task))
 
 

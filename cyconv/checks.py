@@ -53,7 +53,7 @@ def array(value, who: str, name: str, shape=None, dtypes=FLOATS) -> np.ndarray:
     Raises
     ------
     TypeError
-        If it is no numeric array or of another element type.
+        If it is not a numeric array or has another dtype.
     ValueError
         If its shape is another.
     MemoryError, OverflowError
@@ -211,7 +211,7 @@ def flag(value, who: str, name: str) -> bool:
 
 
 def optimizer(value, who: str) -> None:
-    """Raise TypeError if `value` is no optimizer."""
+    """Raise TypeError if `value` is not an optimizer."""
     if isinstance(value, type) or not callable(getattr(value, "step", None)):
         raise TypeError(
             f"{who}: optimizer must be one like cyconv.Adam(), with step(parameters, gradients), "
@@ -241,7 +241,7 @@ def labels(value, count: int, classes: int, who: str) -> np.ndarray:
     Raises
     ------
     TypeError
-        If it is no array of integers.
+        If it is not an array of integers.
     ValueError
         If a label is out of range, naming the first one, or there are too few or too many.
     """

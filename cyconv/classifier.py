@@ -155,7 +155,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         side = math.isqrt(features)
         if side * side != features:
             raise ValueError(
-                f"CNNClassifier: X has rows of {features} numbers, which are no square images; "
+                f"CNNClassifier: X has rows of {features} numbers, which are not square images; "
                 "set input_shape=(H, W, C)"
             )
         return side, side, 1

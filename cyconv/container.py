@@ -19,7 +19,7 @@ from cyconv.files import replacement
 
 # In the JSON inside the header's JSON; its own bytes count as zeros in it.
 DIGEST = re.compile(rb'\\"sha256\\": \\"([0-9a-f]{64})\\"')
-# What a file that is not one of ours, or made to do harm, can let its readers raise.
+# What reading a foreign or malicious file can raise.
 BAD: tuple[type[Exception], ...] = (
     safetensors.SafetensorError, ValueError, KeyError, TypeError, AttributeError, IndexError,
     RecursionError, MemoryError, OverflowError,
@@ -56,7 +56,7 @@ def read(path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         header["format"]
     except BAD as error:
         raise CheckpointError(
-            f"{path}: this is no complete safetensors file of cyconv ({_reason(error)})"
+            f"{path}: this is not a complete safetensors file of cyconv ({_reason(error)})"
         ) from None
     if damaged:
         raise CheckpointError(f"{path}: the file is damaged; its digest does not match its content")

@@ -118,8 +118,8 @@ def conv2d(
     c] * weight[kh, kw, c, f]`` (the course's slide "2D convolution forward loop"), computed as
     im2col and one matrix product for each tile of output rows, or from the image where that is
     faster. Of several groups, each convolves its share of the channels with its share of the
-    filters, in their order. Products with the zeros of the padding may be left out, so that beside
-    the padding an infinite weight may give NaN or not.
+    filters, in their order. The zeros of the padding may be skipped, so an infinite weight at a
+    border may or may not give NaN.
 
     Parameters
     ----------
@@ -182,7 +182,7 @@ def conv2d_backward(
     groups : int
         As in `conv2d`.
     need_dx : bool
-        False leaves out dx, which the first layer of a network has no use for.
+        False leaves out dx, which the first layer of a network does not need.
 
     Returns
     -------

@@ -38,8 +38,8 @@ class Geometry(NamedTuple):
 
     An output element reads the input at ``ih = oh*stride_h + kh*dilation_h - pad_top`` and
     ``iw = ow*stride_w + kw*dilation_w - pad_left``; what lies outside the image counts as zero.
-    ``C`` channels are read at each pixel of an image that has ``pitch`` of them: as many, but for
-    one of several groups.
+    ``C`` channels are read at each pixel of an image that has ``pitch`` of them: as many, except
+    for one of several groups.
     """
 
     H: int
@@ -89,7 +89,7 @@ def integer(value, who: str, name: str, minimum: int) -> int:
 
 
 def divides(groups: int, extent: int, who: str, name: str) -> None:
-    """Raise ValueError if an extent cannot be cut into so many groups."""
+    """Raise ValueError if an extent cannot be divided into the groups."""
     if extent % groups:
         raise ValueError(f"{who}: groups must divide the {extent} {name}, got {groups}")
 

@@ -46,12 +46,12 @@ def read_digit(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
     Returns
     -------
     ndarray of shape (28, 28), uint8
-        White on black. Paper is 0 and ink is 255; what is between comes from fitting, as in MNIST.
+        White on black. Paper is 0 and ink is 255; values between come from fitting, as in MNIST.
 
     Raises
     ------
     DataFormatError
-        If the file is no such picture, is damaged, has more than 50 million pixels, or if
+        If the file is not such a picture, is damaged, has more than 50 million pixels, or if
         nothing is drawn on it.
     OSError
         If the file cannot be read.
@@ -95,7 +95,7 @@ def _grey(path: str) -> np.ndarray:
             image = image.convert("RGBA")
     except pillow.UnidentifiedImageError:
         raise DataFormatError(
-            f"{path}: this is no complete PNG, JPEG, BMP or PGM file; save the picture as one"
+            f"{path}: this is not a complete PNG, JPEG, BMP or PGM file; save the picture as one"
         ) from None
     except pillow.DecompressionBombError:
         raise DataFormatError(

@@ -90,7 +90,7 @@ class CrossEntropy:
         Raises
         ------
         ValueError
-            If class_weight has another length, there are no labels, or none that has weight.
+            If class_weight has another length, there are no labels, or all have weight zero.
         """
         if not len(labels):
             raise ValueError(f"{who}: the mean of no losses is undefined, got an empty batch")

@@ -115,7 +115,7 @@ def forward_operations(net) -> int:
 
 
 def step_operations(net) -> int:
-    """Return those of a training step: forward, dweight, and dx but for the first layer."""
+    """Return those of a training step: forward, dweight, and dx except for the first layer."""
     return 3 * forward_operations(net) - sum(each.operations for each in convolutions(net)[:1])
 
 
@@ -202,7 +202,7 @@ def _images(net, batch):
 
 
 def on_threads(threads: int, task):
-    """Return `run(iterations)` of a task with so many threads of cyconv."""
+    """Return `run(iterations)` of a task on this number of threads of cyconv."""
 
     def run(iterations):
         set_num_threads(threads)

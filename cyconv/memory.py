@@ -16,7 +16,7 @@ from cyconv import checks, tuning
 LINE = 16  # floats of a line of the cache
 NOWHERE = 0, 0, 0
 Place = tuple[int, int, int]  # where, floats before it, floats per image
-_OUTSIDE = {-1, -2}  # whoever calls the program works on its input and output
+_OUTSIDE = {-1, -2}  # the program's caller works on its input and output
 
 
 def whole_lines(floats: int) -> int:

@@ -54,7 +54,7 @@ def precision_and_recall(matrix: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     Raises
     ------
     TypeError, ValueError
-        If the matrix is no square table of counts.
+        If the matrix is not a square table of counts.
     """
     counts = check_matrix(matrix, "precision_and_recall")
     right, undefined = counts.diagonal(), np.full(len(counts), np.nan)

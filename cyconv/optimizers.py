@@ -12,7 +12,7 @@ from cyconv._core import of
 from cyconv.checks import FLOATS, number, shape_text
 from cyconv.threads import get_num_threads
 
-SQUARES = 16384  # elements whose squares are one partial sum of a norm, whoever adds them
+SQUARES = 16384  # elements whose squares are one partial sum of a norm, for any number of threads
 MOST_STEPS = 2**53  # a double counts so far
 
 
@@ -32,7 +32,7 @@ class BaseOptimizer:
     Attributes
     ----------
     arguments : tuple of str
-        Of the constructor, but for max_norm.
+        Those of the constructor, except max_norm.
     arrays : tuple of str
         What `state` has beside the number of steps, each as long as the parameters.
     max_norm : float or None

@@ -119,7 +119,7 @@ def confusion(matrix: ArrayLike, path: str | PathLike[str]) -> None:
     Raises
     ------
     TypeError, ValueError
-        If the matrix is no square table of counts.
+        If the matrix is not a square table of counts.
     """
     who = "plots.confusion"
     counts = check_matrix(matrix, who)

@@ -208,7 +208,7 @@ def _rounding(stride: int, *sizes: int) -> Rounding:
 
 
 def _image(who: str, input_shape: Shape, least: int) -> tuple[int, int, int]:
-    """Return `input_shape` checked: images of at least so many rows and columns."""
+    """Return `input_shape` checked: images of at least `least` rows and columns."""
     if not isinstance(input_shape, (tuple, list)):
         raise TypeError(f"{who}: input_shape must be (H, W, C), got {input_shape!r}")
     if len(input_shape) != 3:

@@ -2,7 +2,7 @@
 
 A buffer holds a number of floats for each image. It is written by one operation and read by at most
 one: where two need it, a `Split` makes two names of it, whose gradients it adds. Operations that
-blocks of images can go through form a stage, and what is between them stays in the cache. A stage
+blocks of images can go through form a stage, and intermediate results stay in the cache. A stage
 ends where an operation needs the whole batch: at the seam of a batch normalisation, at a linear
 layer whose weights exceed the cache, at a layer in plain NumPy. Blocks, tiles and accumulators
 depend on shapes only, and so the bits of the result do not depend on the number of threads.
@@ -64,7 +64,7 @@ class Program:
     training : bool
         Whether layers do what they do in training.
     classes : int, optional
-        If it is given, the program ends with the loss of so many classes, and goes both ways.
+        If it is given, the program ends with the loss over this many classes, and goes both ways.
     backward : bool
         Whether what is computed forward is kept for a way back, which also gives the gradient of
         the input.
@@ -210,7 +210,7 @@ class Program:
         self._required.append((least, values, who))
 
     def check(self, images: int) -> None:
-        """Raise ValueError if a layer cannot train on a batch of so few images."""
+        """Raise ValueError if a layer cannot train on so small a batch."""
         for least, values, who in self._required:
             if images * values < least:
                 raise ValueError(
@@ -219,7 +219,7 @@ class Program:
                 )
 
     def memory(self, images: int, threads: int) -> Memory:
-        """Return working memory for so many images: one array, cut up by the places of buffers."""
+        """Return working memory for a batch: one array, divided among the buffers."""
         return Memory(self, images, threads)
 
     def forward(self, x: np.ndarray, memory: Memory) -> np.ndarray:
@@ -242,7 +242,7 @@ class Program:
     def predict(self, x: np.ndarray) -> np.ndarray:
         """Return the output, on memory that is kept for the next batch of the same size."""
         key = len(x), get_num_threads()
-        # Two threads may predict at once: whoever finds the spare memory taken makes its own.
+        # Two threads may predict at once: the one that finds the spare memory taken makes its own.
         memory = self._spare.pop(key, None) or self.memory(*key)
         y = self.forward(x, memory)
         self._spare = {key: memory}

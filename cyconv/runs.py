@@ -25,7 +25,7 @@ ARENAS = ("parameters", "state")  # names of a network's flat arrays, in their o
 
 @dataclass
 class Training:
-    """A training run: all that decides how it goes on, but for the data.
+    """A training run: everything needed to resume it, except the data.
 
     Attributes
     ----------
@@ -36,7 +36,7 @@ class Training:
         With the moving average of the weights, if the run has one.
     best : KeepBest
     settings : dict
-        Whatever else whoever runs it needs to know, as JSON can hold it.
+        The caller's own settings, JSON-serialisable.
     schedule : str or callable
         A schedule that has a name.
     loss : CrossEntropy, optional

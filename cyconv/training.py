@@ -92,7 +92,7 @@ class KeepBest(Callback):
     Parameters
     ----------
     patience : int, optional
-        End the training after so many epochs without a better one.
+        End the training after this many epochs without a better one.
 
     Attributes
     ----------

@@ -8,7 +8,7 @@ Results have other bits with other sizes, but not with other numbers of threads.
 # Bytes of columns that one tile makes at once: they should stay in the second-level cache, beside
 # the weights and the output (bench/tiles.py: half of it costs up to 12 % on a core with 1 MiB).
 TILE_BYTES = 512 * 1024
-# Accumulators that the gradients of a batch are added up in: at most so many threads have work.
+# Accumulators of the gradients of a batch: no more threads than these have work.
 ACCUMULATORS = 16
 # Smallest strip of output rows worth a thread: pixels and multiply-adds (bench/scaling.py).
 MIN_PIXELS = 128

@@ -161,7 +161,7 @@ def test_rows_of_colour_images_need_a_shape():
     rows = x.reshape(30, -1)
     for shape in ((6, 5, 3), (-1, 5, 3)):
         assert bits(quick(input_shape=shape).fit(rows, labels)) == bits(expected)
-    with pytest.raises(ValueError, match=r"90 numbers, .* no square images; set input_shape="):
+    with pytest.raises(ValueError, match=r"90 numbers, .* not square images; set input_shape="):
         quick().fit(rows, labels)
 
 

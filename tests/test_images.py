@@ -242,10 +242,10 @@ def test_a_huge_picture_is_refused_before_it_is_decoded(size, tmp_path):
 @pytest.mark.parametrize(
     ("content", "text"),
     [
-        (b"", "no complete PNG, JPEG, BMP or PGM file; save"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0", "no complete PNG, JPEG, BMP or PGM file; save"),
-        (encoded(FIVE, "GIF"), "no complete PNG, JPEG, BMP or PGM file; save"),
-        (png(100, 100)[:33], "no complete PNG, JPEG, BMP or PGM file; save"),
+        (b"", "not a complete PNG, JPEG, BMP or PGM file; save"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0", "not a complete PNG, JPEG, BMP or PGM file; save"),
+        (encoded(FIVE, "GIF"), "not a complete PNG, JPEG, BMP or PGM file; save"),
+        (png(100, 100)[:33], "not a complete PNG, JPEG, BMP or PGM file; save"),
         (png(100, 100), "damaged"),
         (b"P5 20 20 255\n" + bytes(399), "damaged"),
     ],

@@ -16,8 +16,8 @@ from cyconv._core.tuning cimport EXERCISE_RUN_1, EXERCISE_RUN_2, EXERCISE_RUN_3,
 
 
 cdef inline void copy(real* target, const real* source, Py_ssize_t n) noexcept nogil:
-    # A copy of a length that the compiler knows is a few vector moves; a call to memcpy costs more
-    # than the runs of a small network are long. Two such copies that overlap make any length.
+    # A copy whose length the compiler knows is a few vector moves; a call of memcpy costs more than
+    # copying the short runs of a small network. Two overlapping copies cover any length between.
     cdef Py_ssize_t i
     if n == 8:
         memcpy(target, source, 8 * sizeof(real))

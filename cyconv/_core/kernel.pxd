@@ -1,8 +1,8 @@
-"""`kernel`, what a function returns that the compiler keeps as one, with all it calls inlined.
+"""`kernel`, a return type (void) that keeps a function out of line and inlines all it calls.
 
-The kernels are small functions that call each other with numbers. Inlined, loops over these numbers
-unroll and tiles stay in registers; kept apart from other kernels, they share the registers with
-nothing else: in one large function the same loops take up to a fifth longer.
+The kernels are small functions that call each other with constants. Inlining lets loops over these
+constants unroll and tiles stay in registers; staying out of line gives each kernel all registers:
+in one large function the same loops take up to a fifth longer.
 """
 
 cdef extern from *:

@@ -273,7 +273,7 @@ cdef struct SGDStep:
 cdef inline kernel sgd(
     real* p, const real* g, real* velocity, Py_ssize_t n, const SGDStep* by,
 ) noexcept nogil:
-    """Gradient descent on n elements; `velocity` is NULL where there is no momentum."""
+    """Gradient descent on n elements; `velocity` is NULL without momentum."""
     # g = clip g + weight_decay p
     # velocity = momentum velocity + g
     # p -= lr (g + momentum velocity if nesterov else velocity)

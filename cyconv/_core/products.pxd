@@ -5,8 +5,8 @@ the right order already: the F weights of a tap are neighbours, and so are the F
 pixel. A tile of the result stays in registers; for each step of the sum a row of the right-hand
 matrix is read as vectors and each element of the left-hand one is broadcast over a vector. 4 or 8
 filters have kernels of their own in packed.pxd, and y with filters that fill vectors is computed
-without columns, in windows.pxd. Without AVX2, in double, or with a number of filters that leaves
-half of a vector empty, sgemm and dgemm do it.
+without columns, in windows.pxd. BLAS takes over without AVX2, in double, and where the filters
+leave half of a vector empty.
 """
 
 from cyconv._core.gemm cimport gemm

@@ -1,7 +1,7 @@
 """A stage of a program: blocks of images go through a run of operations, and back.
 
 One parallel region: a thread takes a block through all operations forward, or back, or both, while
-what is between them sits in its core's cache. A block's gradients and sums go into an accumulator.
+intermediate results stay in its core's cache. A block's gradients and sums go into an accumulator.
 Blocks and accumulators are fixed by shapes, so the bits of the result are the same for any number
 of threads.
 """

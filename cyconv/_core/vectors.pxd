@@ -122,7 +122,7 @@ cdef extern from *:
             _mm_storeu_ps(y, _mm_add_ps(_mm256_castps256_ps128(half),
                                         _mm256_extractf128_ps(half, 1)));
     }
-    #else   /* what uses these compiles, and what needs vectors asks for them first */
+    #else   /* only so that their users compile: kernels test CYCONV_VECTORS before they call one */
     #define CYCONV_VECTORS 0
     #define CYCONV_VECTOR_FLOATS 1
     #define CYCONV_ROW_VECTORS 1

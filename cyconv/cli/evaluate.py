@@ -84,7 +84,7 @@ def run(args) -> int:
 
 
 def _check_fit(model: str, network: Network, name: str, shape: tuple, classes: int) -> None:
-    """Raise ValueError unless the network takes such images to so many classes."""
+    """Raise ValueError unless the network takes images of this shape to this number of classes."""
     taken, given = network.input_shape, network.output_shape
     if taken not in (shape, (*shape, 1)) or given != (classes,):
         raise ValueError(

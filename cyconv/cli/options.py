@@ -90,7 +90,7 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
         choices=("auto", "mnist", "digits"),
         default="auto",
         metavar="NAME",
-        help="mnist, digits (embedded), auto: the first to be had",
+        help="mnist, digits (embedded), auto: the first available",
     )
     parser.add_argument(
         "--data",
@@ -105,7 +105,7 @@ def load_data(args: argparse.Namespace) -> datasets.Dataset:
         args.parser.error("--data is a folder of MNIST: it does not go with --dataset digits")
     data = datasets.load(args.dataset, args.data)
     if data.note:
-        text = "MNIST is not to be had: these are the small digits that come with cyconv."
+        text = "MNIST is not available; using the digits bundled with cyconv."
         print(f"{data.note}\n{text}\n", file=sys.stderr)
     return data
 

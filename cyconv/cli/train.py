@@ -34,8 +34,8 @@ from cyconv.threads import get_num_threads
 from cyconv.training import Callback, KeepBest, Progress
 
 IMAGE, CLASSES = (28, 28, 1), 10  # of every data set that this command knows
-HELD_OUT = 12  # one training image in so many is held out to find the best epoch: 5,000 of MNIST
-SAVING = 0.01  # part of the time that saving takes at most, but for the first and the last time
+HELD_OUT = 12  # one training image in 12 is held out to find the best epoch: 5,000 of MNIST
+SAVING = 0.01  # largest share of the run spent saving, first and last save excepted
 CHECKPOINT, MODEL, HISTORY = "checkpoint.safetensors", "model.safetensors", "history.json"
 # By the option's name: what makes an optimizer from a learning rate, and the default rate.
 OPTIMIZERS: dict[str, tuple[Callable[[float], BaseOptimizer], float]] = {
@@ -231,7 +231,7 @@ def _load(path: Path) -> Training:
     training = load_training(path)
     for name, kind in KEPT.items():
         if type(training.settings.get(name)) is not kind:
-            raise CheckpointError(f"{path}: this is no run of cyconv train: it has no {name}")
+            raise CheckpointError(f"{path}: this is not a run of cyconv train: it has no {name}")
     return training
 
 

@@ -27,8 +27,9 @@ examples:
 """
 LEGEND = """\
 A batch of {} repeats the few images that the naive loops, on one thread, have time for.
-error/bound: the largest error on reals over what float32 may have, at most 1. us: for one image,
-median of turns. of sgemm: of a large one's speed. Linear layers: convolutions over one pixel."""
+error/bound: the largest error on reals over the float32 bound; must not exceed 1. us: for one
+image, median of turns. of sgemm: of a large one's speed. Linear layers: convolutions over one
+pixel."""
 HEAD = "pass", "integers", "error/bound", "naive us", "cyconv us", "factor", "GFLOP/s", "of sgemm"
 WIDTHS = 8, 8, 11, 9, 9, 6, 7, 8
 RESULTS = {

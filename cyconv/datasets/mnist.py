@@ -175,7 +175,7 @@ def _sha256(path: Path) -> str | None:
 
 
 def _check_labels(path: Path, labels: npt.NDArray[np.uint8]) -> None:
-    """Refuse a label that is no digit, and name the first."""
+    """Refuse a label that is not a digit, and name the first."""
     if labels.max() > 9:
         index = int(np.argmax(labels > 9))
         raise DataFormatError(

@@ -78,7 +78,13 @@ def test_bad_pictures_are_told_and_the_good_ones_read(model, seven, tmp_path, ca
     for line, path, text in zip(
         err.splitlines(),
         bad,
-        ("is a folder", "nothing is drawn", "No such file", "no complete PNG", "50,000,000 pixels"),
+        (
+            "is a folder",
+            "nothing is drawn",
+            "No such file",
+            "not a complete PNG",
+            "50,000,000 pixels",
+        ),
         strict=True,
     ):
         assert line.startswith("cyconv predict: ") and path in line and text in line
@@ -114,7 +120,7 @@ def test_a_model_that_cannot_be_used_is_one_line(seven, tmp_path, capsys):
     small = saved(tmp_path, [Flatten(), Linear(10), Softmax()], (8, 8, 1))
     models = {
         "No such file": str(tmp_path / "none"),
-        "no complete safetensors file": seven,
+        "not a complete safetensors file": seven,
         "28x28x1, it takes (8, 8, 1)": small,
     }
     for text, model in models.items():

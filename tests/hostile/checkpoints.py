@@ -69,7 +69,7 @@ def nested(depth):
 GOOD = checkpoint(HEADER)
 LENGTH = 8 + int.from_bytes(GOOD[:8], "little")
 INCOMPLETE, INVALID, DAMAGED = (
-    "no complete safetensors file of cyconv",
+    "not a complete safetensors file of cyconv",
     "the description in it is not valid",
     "its digest does not match",
 )

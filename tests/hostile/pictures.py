@@ -5,7 +5,7 @@ import zlib
 
 MIB = 2**20
 OTHER, DAMAGED, LARGE, BLANK = (
-    "no complete PNG, JPEG, BMP or PGM file",
+    "not a complete PNG, JPEG, BMP or PGM file",
     "the picture is damaged",
     "more than 50,000,000 pixels",
     "nothing is drawn on it",

@@ -154,7 +154,7 @@ def test_offline_auto_says_why_and_takes_the_digits(monkeypatch, capsys):
     monkeypatch.setattr(datasets, "load_mnist", offline)
     assert main(["train", "--epochs", "1"]) == 0
     out, err = capsys.readouterr()
-    assert "no mirror has sent it\nMNIST is not to be had: these are the small digits" in err
+    assert "no mirror has sent it\nMNIST is not available; using the digits" in err
     assert "digits: 1,375 training" in out
     assert main(["train", "--epochs", "1", "--dataset", "mnist"]) == 1
     assert "no mirror has sent it" in capsys.readouterr().err

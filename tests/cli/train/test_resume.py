@@ -70,7 +70,7 @@ def test_there_must_be_a_run_to_resume(tmp_path, capsys):
         assert f"{folder} holds no run: there is no checkpoint.safetensors in it" in err
     assert not (tmp_path / "none").exists()
     (tmp_path / "checkpoint.safetensors").write_bytes(b"no run")
-    assert "this is no complete safetensors file" in refusal(
+    assert "this is not a complete safetensors file" in refusal(
         ["train", "--resume", tmp_path], capsys
     )
     presets.exercise().save(tmp_path / "checkpoint.safetensors")
@@ -137,4 +137,4 @@ def test_a_training_run_of_another_program_is_not_a_run_of_this_command(tmp_path
     )
     for arguments in (["train", "--resume", tmp_path], [*SHORT, "--out", tmp_path]):
         err = refusal(arguments, capsys)
-        assert "this is no run of cyconv train: it has no preset" in err
+        assert "this is not a run of cyconv train: it has no preset" in err
