@@ -114,7 +114,7 @@ def test_offline_it_says_why_it_takes_the_digits(model, monkeypatch, capsys):
     assert main(["evaluate", model, "--json"]) == 0
     out, err = capsys.readouterr()
     assert json.loads(out)["dataset"] == "digits"
-    assert "no mirror has sent it" in err and "these are the small digits" in err
+    assert "no mirror has sent it" in err and "using the digits bundled" in err
 
 
 @pytest.mark.parametrize(
