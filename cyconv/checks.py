@@ -109,6 +109,16 @@ def batch_shape(value, who: str) -> tuple[int, int, int, int]:
     return N, H, W, C
 
 
+def image_shape(input_shape, who: str) -> tuple[int, int, int]:
+    """Return the shape of a sample, or raise ValueError if it is not an image's, (H, W, C)."""
+    if len(input_shape) != 3:
+        raise ValueError(
+            f"{who}: x must have shape (N, H, W, C), got {shape_text(('N', *input_shape))}"
+        )
+    H, W, C = input_shape
+    return H, W, C
+
+
 def not_empty(x, who: str, name: str) -> None:
     """Raise ValueError if an extent other than the first, the batch, is zero."""
     if 0 in x.shape[1:]:

@@ -144,7 +144,6 @@ def load_training(
     OSError
         If the file cannot be read.
     """
-
     named = _registry(optimizers, "load_training")
     kinds = layer_types(layers, "load_training")
     tensors, header = read(path, TRAINING)

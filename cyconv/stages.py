@@ -72,7 +72,6 @@ class Blocks:
         self.stage = program.kernels.stage.Stage(
             nodes, program.sizes[0], self._frame, scratch, gradients, columns, _merged(segments)
         )
-        self.ops = self.stage.ops
 
     @staticmethod
     def _gradients_of(places, buffers, begin):

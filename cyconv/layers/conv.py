@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from cyconv.checks import blas_extent, flag, names_after, representable, shape_text
+from cyconv.checks import (
+    blas_extent,
+    flag,
+    image_shape,
+    names_after,
+    representable,
+    shape_text,
+)
 from cyconv.functional import tile_rows
 from cyconv.geometry import (
     AxisPadding,
@@ -89,10 +96,7 @@ class Conv2D(Layer):
         }
 
     def build(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
-        if len(input_shape) != 3:
-            raise ValueError(
-                f"{self.who}: x must have shape (N, H, W, C), got {shape_text(('N', *input_shape))}"
-            )
+        input_shape = image_shape(input_shape, self.who)
         self._declare(input_shape)
         return self.geometry.OH, self.geometry.OW, self.out_channels
 

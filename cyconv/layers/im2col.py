@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cyconv.checks import names_after, shape_text
+from cyconv.checks import image_shape, names_after
 from cyconv.geometry import (
     Padding,
     Pair,
@@ -56,10 +56,7 @@ class Im2Col(Layer):
         }
 
     def build(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
-        if len(input_shape) != 3:
-            raise ValueError(
-                f"{self.who}: x must have shape (N, H, W, C), got {shape_text(('N', *input_shape))}"
-            )
+        input_shape = image_shape(input_shape, self.who)
         self.geometry = resolve(
             input_shape,
             self.kernel_size,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cyconv.checks import names_after, shape_text
+from cyconv.checks import image_shape, names_after
 from cyconv.geometry import (
     Padding,
     Pair,
@@ -47,10 +47,7 @@ class _Pool(Layer):
         }
 
     def build(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
-        if len(input_shape) != 3:
-            raise ValueError(
-                f"{self.who}: x must have shape (N, H, W, C), got {shape_text(('N', *input_shape))}"
-            )
+        input_shape = image_shape(input_shape, self.who)
         self.geometry = resolve(
             input_shape,
             self.kernel_size,
@@ -108,12 +105,9 @@ class GlobalAvgPool2D(Layer):
     """The mean of each channel over the image: (N, H, W, C) to (N, C)."""
 
     def build(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
-        if len(input_shape) != 3:
-            raise ValueError(
-                f"{self.who}: x must have shape (N, H, W, C), got {shape_text(('N', *input_shape))}"
-            )
-        self.geometry = resolve(input_shape, input_shape[:2], 1, 0, self.who)
-        return input_shape[2:]
+        H, W, C = image_shape(input_shape, self.who)
+        self.geometry = resolve((H, W, C), (H, W), 1, 0, self.who)
+        return (C,)
 
     def operations(self, program: Program, x: int) -> int:
         return program.add(program.kernels.pooling.AvgPool(self.geometry._asdict()), x)

@@ -28,9 +28,9 @@ cdef class Conv(Op):
     cdef readonly bint bias
     cdef readonly Geometry geometry
     cdef Op norm                  # whose scale and shift the weights take in
-    cdef Py_ssize_t bias_at       # in `shared`: a bias of zeros, or the one with the shift
-    cdef Py_ssize_t transposed_at   # and the weight as a matrix (F, KH*KW*C)
-    cdef Py_ssize_t weight_at     # and the weight with the scale, then scale and shift
+    # `shared` begins with a bias, of zeros or with the shift; then there are, at
+    cdef Py_ssize_t transposed_at   # the weight as a matrix (F, KH*KW*C)
+    cdef Py_ssize_t weight_at       # the weight with the scale, then scale and shift
 
     def __init__(self, Geometry geometry, Py_ssize_t F, Py_ssize_t tile, bint bias=True):
         self.geometry, self.F, self.tile, self.bias = geometry, F, tile, bias

@@ -194,7 +194,7 @@ cdef class Normalise(Op):
         cdef const real* scale = p.shared + 3 * C
         cdef real* dgamma = p.accumulator
         cdef real* sums = p.scratch
-        cdef real slope
+        cdef real gradient
         pointwise.leaky_relu_backward(p.y, p.dy, p.dy, p.images * self.inputs, <real> self.slope)
         if not p.accumulate:
             for c in range(2 * C):
@@ -205,9 +205,9 @@ cdef class Normalise(Op):
                 sums[c] = 0
             for i in range(begin, min(begin + <Py_ssize_t> MOMENT_PIXELS, pixels)):
                 for c in range(C):
-                    slope = p.dy[i * C + c]
-                    sums[c] += slope * (p.x[i * C + c] - mean[c])
-                    sums[C + c] += slope
+                    gradient = p.dy[i * C + c]
+                    sums[c] += gradient * (p.x[i * C + c] - mean[c])
+                    sums[C + c] += gradient
             for c in range(C):
                 dgamma[c] += sums[c] * rstd[c]
                 dgamma[C + c] += sums[C + c]
