@@ -126,6 +126,9 @@ UNCOUNTED = {
     "conv2d: the number of taps KH*KW*C is 18": lambda: cyconv.conv2d(
         ones(1, 3, 3, 2), ones(3, 3, 2, 1)
     ),
+    "conv2d: the number of channels is 12": lambda: cyconv.conv2d(
+        ones(1, 1, 1, 12), ones(1, 1, 6, 2), groups=2
+    ),
     "conv2d: the number of filters is 11": lambda: cyconv.conv2d(
         ones(1, 1, 1, 1), ones(1, 1, 1, 11)
     ),
@@ -133,6 +136,9 @@ UNCOUNTED = {
         ones(1, 1, 11, 1), ones(1, 1, 1, 1)
     ),
     "Conv2D '0': the number of taps KH*KW*C is 18": lambda: Network([Conv2D(1, 3)], (3, 3, 2)),
+    "Conv2D '0': the number of channels is 12": lambda: Network(
+        [Conv2D(2, 1, groups=2)], (1, 1, 12)
+    ),
     "Conv2D '0': out_channels is 11": lambda: Network([Conv2D(11, 1)], (1, 1, 1)),
     "Linear '0': the number of input features is 11": lambda: Network([Linear(1)], (11,)),
     "Linear '0': out_features is 11": lambda: Network([Linear(11)], (1,)),

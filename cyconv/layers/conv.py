@@ -113,6 +113,7 @@ class Conv2D(Layer):
         )
         self.geometry = geometry = geometry._replace(C=image_shape[2] // self.groups)
         blas_extent(geometry.taps, self.who, "the number of taps KH*KW*C")
+        blas_extent(geometry.pitch, self.who, "the number of channels")
         blas_extent(self.out_channels, self.who, "out_channels")
         columns = (geometry.OH, geometry.OW, geometry.taps)
         representable(columns, self.who, "the columns of one image")
