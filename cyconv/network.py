@@ -85,14 +85,14 @@ class Network:
             for name, count in (("parameters", size), ("gradients", size), ("state", state_size))
         )
         self._gradients[...] = 0
-        first = first_state = 0
+        begin = begin_state = 0
         self._steps = np.zeros(1, np.int64)  # in training so far
         self._arenas = Arenas(self._parameters, self._gradients, self._state, self._steps)
         for index, layer in enumerate(self.layers):
-            layer.bind(*self._arenas[:3], first, first_state)
+            layer.bind(*self._arenas[:3], begin, begin_state)
             # A stream for each layer: its start does not depend on the layers before it.
             layer.initialize(index, self.seed)
-            first, first_state = first + layer.size, first_state + layer.state_size
+            begin, begin_state = begin + layer.size, begin_state + layer.state_size
         self._passes = Passes(self.layers, self.input_shape, self._arenas, "Network")
         last = self.layers[-1]
         self.ends_with_softmax = isinstance(last, Softmax) and last.is_described

@@ -36,8 +36,8 @@ class Passes:
     ) -> None:
         self._layers, self._arenas, self._who = layers, arenas, who
         self._input_shape, self._size = input_shape, math.prod(input_shape)
-        first, size = layers[0].first, sum(layer.size for layer in layers)
-        self._own = slice(first, first + size)
+        own = [layer.slices[name] for layer in layers for name in layer.parameters]
+        self._own = slice(own[0].start, own[-1].stop) if own else slice(0)
         self._programs: dict[Any, Program] = {}
         self._copies: dict[np.dtype, Arenas] = {}
         self._pending: tuple[Program, Memory | None] | None = (

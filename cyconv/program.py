@@ -136,9 +136,9 @@ class Program:
     def joins(self, x: int, slope: float) -> bool:
         """Let the writer of a buffer apply a LeakyReLU, if it can; tell whether it does."""
         writer = self._writer.get(x)
-        if writer is None or not getattr(writer.op, "joins", False) or writer.op.slope != 1:
+        if writer is None or not writer.op.joins:
             return False
-        writer.op.slope = slope
+        writer.op.join(slope)
         return True
 
     def folds(self, x: int, norm: Any) -> bool:
@@ -149,7 +149,7 @@ class Program:
         writer = self._writer.get(x)
         if self.goes_back or writer is None or writer.stage or not hasattr(writer.op, "fold"):
             return False
-        if writer.op.slope != 1 or norm.channels != writer.op.F:
+        if not writer.op.joins or norm.channels != writer.op.F:
             return False
         writer.op.fold(norm)
         return True

@@ -65,9 +65,10 @@ class Blocks:
             offsets = gradients, program.shared_at[step], program.sums_at[step]
             self._loss_at = program.sums_at[step]
             nodes.append((op, where, offsets, places.needed(step.writes[0])))
-            if op.size and program.goes_back:
-                segments.append((gradients, op.offset, op.size))
-                gradients += op.size
+            for segment in op.segments if program.goes_back else ():
+                size = segment.stop - segment.start
+                segments.append((gradients, segment.start, size))
+                gradients += size
         gradients = whole_lines(gradients)
         self.stage = program.kernels.stage.Stage(
             nodes, program.sizes[0], self._frame, scratch, gradients, columns, _merged(segments)
@@ -143,13 +144,13 @@ class WholeBatch:
         op, arenas = step.op, program.arenas
         self._op, self._linear, self._who = op, program.kernels.linear, program.who
         self._elementwise = program.kernels.elementwise
-        shape, end = (op.inputs, op.outputs), op.offset + op.size
+        weight, *bias = op.segments
         self._weight, self._dweight = (
-            arena[op.offset : op.offset + op.weights].reshape(shape)
+            arena[weight].reshape(op.inputs, op.outputs)
             for arena in (arenas.parameters, arenas.gradients)
         )
         self._bias, self._dbias = (
-            arena[end - op.F : end] if op.bias else np.zeros(op.F, arena.dtype)
+            arena[bias[0]] if bias else np.zeros(op.outputs, arena.dtype)
             for arena in (arenas.parameters, arenas.gradients)
         )
         places = program.places
@@ -175,9 +176,8 @@ class WholeBatch:
 
     def backward(self, memory: Memory) -> None:
         dy = memory.array(self._dy)
-        if self._op.slope != 1:
-            y, flat = memory.array(self._y).reshape(-1), dy.reshape(-1)
-            self._elementwise.leaky_relu_backward(y, flat, flat, self._op.slope, memory.threads)
+        y, flat = memory.array(self._y).reshape(-1), dy.reshape(-1)
+        self._elementwise.leaky_relu_backward(y, flat, flat, self._op.slope, memory.threads)
         work = memory.kept(self, self._workspace)
         dx = None if self._dx is None else memory.array(self._dx)
         x = memory.array(self._x)
@@ -259,5 +259,5 @@ class ByLayer:
             dx = checks.array(dx, layer.who, "what backward returns", shape)
             memory.array(self._dx)[...] = dx.reshape(memory.images, -1)
         arena = self._program.arenas.gradients
-        for name, begin, end in layer.places():
-            arena[begin:end] = layer.gradients[name].reshape(-1)
+        for name, gradient in layer.gradients.items():
+            arena[layer.slices[name]] = gradient.reshape(-1)

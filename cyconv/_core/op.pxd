@@ -34,11 +34,10 @@ cdef struct Pass:
 
 cdef class Op:
     cdef readonly Py_ssize_t inputs, outputs   # floats per image, of the first input and an output
-    cdef readonly Py_ssize_t size              # number of its parameters
-    cdef public Py_ssize_t offset, state_offset   # of its parameters and state in the arenas
+    cdef readonly tuple segments               # slices of the arena: its parameters
     cdef readonly Py_ssize_t shared, sums      # floats that `shared` has, doubles that `sums` has
     cdef readonly bint in_place, aliases, seam, joins
-    cdef public double slope
+    cdef readonly double slope
     cdef readonly Py_ssize_t channels
 
     cpdef Py_ssize_t scratch(self, Py_ssize_t block)

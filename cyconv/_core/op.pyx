@@ -14,10 +14,9 @@ cdef class Op:
     ----------
     inputs, outputs : int
         Floats per image that it reads from each input, and writes.
-    offset, size : int
-        Where its parameters begin in the network's arena, and how many there are.
-    state_offset : int
-        Where its state that is not trained begins.
+    segments : tuple of slice
+        Where its parameters are in the network's arena, in the order that an accumulator has
+        their gradients in.
     shared, sums : int
         Memory that is common to the blocks of a pass, and sums that each accumulator has.
     in_place : bool
@@ -27,7 +26,7 @@ cdef class Op:
     seam : bool
         Its result needs the whole batch, so the operations that read it come in a later stage.
     joins : bool
-        It can apply the LeakyReLU behind it, whose `slope` it is told; 1 is the identity.
+        It can apply the LeakyReLU behind it, and does not yet: its `slope` is 1, the identity.
     channels : int
         If it is not 0: it is scale * x + shift with a scale and a shift for each channel, by which
         a convolution before it can multiply its weights.
@@ -35,6 +34,16 @@ cdef class Op:
 
     def __cinit__(self):
         self.slope = 1
+        self.segments = ()
+
+    @property
+    def size(self):
+        """Number of its parameters."""
+        return sum(segment.stop - segment.start for segment in self.segments)
+
+    def join(self, double slope):
+        """Apply the LeakyReLU behind it."""
+        self.slope, self.joins = slope, False
 
     cpdef Py_ssize_t scratch(self, Py_ssize_t block):
         """Return how many floats of scratch memory a block of images takes."""

@@ -58,10 +58,13 @@ cdef inline kernel leaky_relu_backward(
 ) noexcept nogil:
     """dx = dy where the forward pass saw x > 0, slope * dy elsewhere.
 
-    `x` may be the output as well as the input: both have the same sign. dx may be dy itself.
+    `x` may be the output as well as the input: both have the same sign. dx may be dy itself, which
+    a slope of 1, that of an operation without a LeakyReLU, leaves as it is.
     """
     # forward: y[i] = leaky(x[i], slope)
     cdef Py_ssize_t i
+    if slope == 1 and dx == dy:
+        return
     for i in range(n):
         dx[i] = dy[i] if x[i] > 0 else slope * dy[i]
 

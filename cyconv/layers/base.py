@@ -55,8 +55,9 @@ class Layer:
         Shapes of one sample, without the batch; empty before the layer is built.
     parameters, gradients, state : dict of str to ndarray
         Views of the network's arenas. `backward` overwrites the gradients.
-    first, first_state : int
-        Where the layer's own begin in the arenas.
+    slices : dict of str to slice
+        Where each of its parameters is in the arena of the parameters, and each part of its state
+        in that of the state.
     """
 
     name: str | None = None
@@ -67,8 +68,7 @@ class Layer:
     gradients: dict[str, np.ndarray] = {}  # noqa: RUF012
     state: dict[str, np.ndarray] = {}  # noqa: RUF012
     config: dict[str, object] = {}  # noqa: RUF012
-    first: int = 0
-    first_state: int = 0
+    slices: dict[str, slice] = {}  # noqa: RUF012
     _declared: dict[str, Declared] | None = None
     _saved: tuple[np.ndarray, ...] | None = None
     _passes: Passes | None = None
@@ -264,8 +264,8 @@ class Layer:
 
     def _forget(self) -> None:
         self.name = self._declared = self._saved = self._passes = None
-        self.number = self.first = self.first_state = 0
-        self.parameters, self.gradients, self.state = {}, {}, {}
+        self.number = 0
+        self.parameters, self.gradients, self.state, self.slices = {}, {}, {}, {}
         self.input_shape = self.output_shape = ()
 
     def bind(
@@ -273,36 +273,28 @@ class Layer:
         parameters: np.ndarray,
         gradients: np.ndarray,
         state: np.ndarray | None = None,
-        first: int = 0,
-        first_state: int = 0,
+        begin: int = 0,
+        begin_state: int = 0,
     ) -> None:
         """Take views of flat arrays as parameters, gradients and state.
 
-        The layer's own begin at `first` and, of the state, at `first_state`.
+        The layer's own begin at `begin` and, of the state, at `begin_state`.
         """
         state = np.empty(0, parameters.dtype) if state is None else state
-        self.first, self.first_state = first, first_state
-        self.parameters = _views(parameters, first, self.parameter_shapes)
-        self.gradients = _views(gradients, first, self.parameter_shapes)
-        self.state = _views(state, first_state, self.state_shapes)
-        first += sum(math.prod(each.shape) for each in self._own(trained=True))
-        first_state += sum(math.prod(each.shape) for each in self._own(trained=False))
-        for child in self.children.values():
-            child.bind(parameters, gradients, state, first, first_state)
-            first += child.size
-            first_state += child.state_size
+        shapes, state_shapes = self.parameter_shapes, self.state_shapes
+        self.slices = _slices(begin, shapes) | _slices(begin_state, state_shapes)
+        self.parameters, self.gradients, self.state = (
+            {name: arena[self.slices[name]].reshape(shape) for name, shape in named.items()}
+            for arena, named in ((parameters, shapes), (gradients, shapes), (state, state_shapes))
+        )
+        for prefix, child in self.children.items():
+            begins = (
+                next((self.slices[f"{prefix}.{name}"].start for name in named), 0)
+                for named in (child.parameter_shapes, child.state_shapes)
+            )
+            child.bind(parameters, gradients, state, *begins)
         arenas = Arenas(parameters, gradients, state, np.zeros(1, np.int64))
         self._passes = Passes([_Own(self)], self.input_shape, arenas, self.who)
-
-    def _own(self, trained):
-        return [each for each in (self._declared or {}).values() if each.trained == trained]
-
-    def places(self) -> Iterator[tuple[str, int, int]]:
-        """Yield each parameter's name, and where it begins and ends in the arena."""
-        first = self.first
-        for name, shape in self.parameter_shapes.items():
-            yield name, first, first + math.prod(shape)
-            first += math.prod(shape)
 
     def initialize(self, *key: int) -> None:
         """Draw the initial values, in the order of their declaration, from the stream of a key."""
@@ -387,10 +379,10 @@ class _Own:
         return getattr(self._layer, name)
 
 
-def _views(arena, first, shapes) -> dict[str, np.ndarray]:
-    views = {}
+def _slices(begin: int, shapes: dict[str, tuple[int, ...]]) -> dict[str, slice]:
+    """Return where arrays of some shapes are that lie one behind the other."""
+    slices = {}
     for name, shape in shapes.items():
-        last = first + math.prod(shape)
-        views[name] = arena[first:last].reshape(shape)
-        first = last
-    return views
+        slices[name] = slice(begin, begin + math.prod(shape))
+        begin = slices[name].stop
+    return slices

@@ -125,9 +125,8 @@ class Conv2D(Layer):
     def operations(self, program: Program, x: int) -> int:
         tile = tile_rows(self.geometry, sys.maxsize, program.dtype.itemsize)
         op = program.kernels.convolution.Conv(
-            self.geometry._asdict(), self.out_channels, tile, self.bias
+            self.geometry._asdict(), self.out_channels, tile, self.slices
         )
-        op.offset = self.first
         return program.add(op, x)
 
     def onnx(self, graph: Graph, value: Value) -> Value:

@@ -55,10 +55,9 @@ class Linear(Layer):
         geometry = Geometry.pixel(self.input_shape[0])
         tile = tile_rows(geometry, sys.maxsize, program.dtype.itemsize)
         op = program.kernels.convolution.Conv(
-            geometry._asdict(), self.out_features, tile, self.bias
+            geometry._asdict(), self.out_features, tile, self.slices
         )
-        op.offset = self.first
-        large = op.weights * program.dtype.itemsize > tuning.WHOLE_BATCH_BYTES
+        large = self.parameters["weight"].size * program.dtype.itemsize > tuning.WHOLE_BATCH_BYTES
         return program.add(op, x, stage=WholeBatch if large else None)
 
     def onnx(self, graph: Graph, value: Value) -> Value:

@@ -50,12 +50,11 @@ class BatchNorm(Layer):
 
     def operations(self, program: Program, x: int) -> int:
         kernels, size, channels = program.kernels, math.prod(self.input_shape), self.input_shape[-1]
-        norm = kernels.normalisation.Normalise(size, channels, self.eps, program.training)
-        norm.offset, norm.state_offset = self.first, self.first_state
+        shape = size, channels, self.slices
+        norm = kernels.normalisation.Normalise(*shape, self.eps, program.training)
         if not program.training:
             return x if program.folds(x, norm) else program.add(norm, x)
-        moments = kernels.normalisation.Moments(size, channels, self.eps, self.momentum)
-        moments.offset, moments.state_offset = self.first, self.first_state
+        moments = kernels.normalisation.Moments(*shape, self.eps, self.momentum)
         program.require(2, size // channels, self.who)
         x = program.add(moments, x)
         return program.add(norm, x, shares=x)

@@ -20,24 +20,26 @@ cdef class Conv(Op):
         Output channels.
     tile : int
         Output rows whose columns are made at once.
-    bias : bool
-        Whether it has one, which follows the weight in the arena.
+    slices : mapping
+        Where the layer's weight is in the arena, and its bias, if it has one.
     """
 
-    cdef readonly Py_ssize_t F, weights, tile
-    cdef readonly bint bias
+    cdef readonly Py_ssize_t F, tile
+    cdef Py_ssize_t weights, weight_begin, bias_begin   # the latter is -1 if there is no bias
     cdef readonly Geometry geometry
     cdef Op norm                  # whose scale and shift the weights take in
     # `shared` begins with a bias, of zeros or with the shift; then there are, at
     cdef Py_ssize_t transposed_at   # the weight as a matrix (F, KH*KW*C)
-    cdef Py_ssize_t weight_at       # the weight with the scale, then scale and shift
+    cdef Py_ssize_t folded_at       # the weight with the scale, then scale and shift
 
-    def __init__(self, Geometry geometry, Py_ssize_t F, Py_ssize_t tile, bint bias=True):
-        self.geometry, self.F, self.tile, self.bias = geometry, F, tile, bias
+    def __init__(self, Geometry geometry, Py_ssize_t F, Py_ssize_t tile, slices):
+        weight, bias = slices["weight"], slices.get("bias")
+        self.segments = (weight,) if bias is None else (weight, bias)
+        self.weight_begin, self.bias_begin = weight.start, -1 if bias is None else bias.start
+        self.geometry, self.F, self.tile = geometry, F, tile
         self.weights = geometry.KH * geometry.KW * geometry.C * F
         self.inputs = geometry.H * geometry.W * geometry.pitch
         self.outputs = geometry.OH * geometry.OW * F
-        self.size = self.weights + (F if bias else 0)
         self.joins = True
         self.transposed_at = F
         self.shared = F + self.weights
@@ -45,7 +47,7 @@ cdef class Conv(Op):
     def fold(self, Op norm):
         """Let the weights take in what follows, which scales each of the F channels."""
         self.norm = norm
-        self.weight_at = self.shared
+        self.folded_at = self.shared
         self.shared += self.weights + 2 * self.F
 
     cpdef Py_ssize_t scratch(self, Py_ssize_t block):
@@ -53,26 +55,27 @@ cdef class Conv(Op):
         return self.F + min(self.tile, block * g.OH) * g.OW * g.KH * g.KW * g.C
 
     cdef const real* weight(self, const Pass* p) noexcept nogil:
-        return p.parameters + self.offset if self.norm is None else p.shared + self.weight_at
+        return p.parameters + self.weight_begin if self.norm is None else p.shared + self.folded_at
 
-    cdef const real* bias_of(self, const Pass* p) noexcept nogil:
-        if self.bias and self.norm is None:
-            return p.parameters + self.offset + self.weights
-        return p.shared
+    cdef const real* bias(self, const Pass* p) noexcept nogil:
+        if self.bias_begin < 0 or self.norm is not None:
+            return p.shared
+        return p.parameters + self.bias_begin
 
     cdef void prepare(self, const Pass* p, int phases) noexcept nogil:
         cdef Py_ssize_t K = self.weights // self.F, k, f
-        cdef const real* weight = p.parameters + self.offset
+        cdef const real* weight = p.parameters + self.weight_begin
+        cdef const real* bias = p.parameters + self.bias_begin
         cdef real* folded
         cdef real* scale
         cdef real* shift
         zero(p.shared, self.F)
         if self.norm is not None:
-            folded = p.shared + self.weight_at
+            folded = p.shared + self.folded_at
             scale, shift = folded + self.weights, folded + self.weights + self.F
             self.norm.affine(p, scale, shift)
             for f in range(self.F):
-                p.shared[f] = shift[f] + (scale[f] * weight[self.weights + f] if self.bias else 0)
+                p.shared[f] = shift[f] + (scale[f] * bias[f] if self.bias_begin >= 0 else 0)
             for k in range(K):
                 for f in range(self.F):
                     folded[k * self.F + f] = weight[k * self.F + f] * scale[f]
@@ -81,21 +84,19 @@ cdef class Conv(Op):
 
     cdef void forward(self, const Pass* p) noexcept nogil:
         cdef Convolution conv
-        conv.x, conv.weight, conv.bias = p.x, self.weight(p), self.bias_of(p)
+        conv.x, conv.weight, conv.bias = p.x, self.weight(p), self.bias(p)
         conv.y, conv.slope, conv.cols = p.y, <real> self.slope, p.scratch + self.F
         conv.g, conv.F, conv.tile = &self.geometry, self.F, self.tile
         conv_forward(&conv, 0, p.images * self.geometry.OH)
 
     cdef void backward(self, const Pass* p) noexcept nogil:
         cdef Convolution conv
-        if self.slope != 1:
-            pointwise.leaky_relu_backward(
-                p.y, p.dy, p.dy, p.images * self.outputs, <real> self.slope)
+        pointwise.leaky_relu_backward(p.y, p.dy, p.dy, p.images * self.outputs, <real> self.slope)
         if p.dx != NULL and not is_identity(&self.geometry):
             zero(p.dx, p.images * self.inputs)
-        conv.x, conv.dy, conv.dx, conv.weight = p.x, p.dy, p.dx, p.parameters + self.offset
+        conv.x, conv.dy, conv.dx, conv.weight = p.x, p.dy, p.dx, self.weight(p)
         conv.transposed, conv.cols = p.shared + self.transposed_at, p.scratch + self.F
         conv.dweight, conv.accumulate = p.accumulator, p.accumulate
-        conv.dbias = p.accumulator + self.weights if self.bias else p.scratch
+        conv.dbias = p.accumulator + self.weights if self.bias_begin >= 0 else p.scratch
         conv.g, conv.F, conv.tile = &self.geometry, self.F, self.tile
         conv_backward(&conv, 0, p.images * self.geometry.OH)

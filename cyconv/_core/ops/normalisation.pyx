@@ -65,27 +65,49 @@ cdef inline void merge(double* a, const double* b, Py_ssize_t C) noexcept nogil:
     a[0] = count
 
 
+cdef struct Shared:
+    # What both operations know of each channel, in the memory that they share.
+    real* mean
+    real* variance   # biased
+    real* rstd       # 1 / sqrt(variance + eps)
+    real* scale
+    real* shift
+
+cdef enum:
+    SHARED = 5   # numbers of a channel in it
+
+
+cdef inline Shared shared_at(real* memory, Py_ssize_t C) noexcept nogil:
+    return Shared(memory, memory + C, memory + 2 * C, memory + 3 * C, memory + 4 * C)
+
+
 cdef class Moments(Op):
     """Mean and variance of each channel over the batch: of x, which it hands on as it is.
 
-    `shared` is mean, biased variance, 1 / sqrt(variance + eps), then scale and shift, which
-    `Normalise` puts there; both are given the same.
+    `slices` says where the layer's weight and bias are in the arena of the parameters, and
+    running_mean and running_var in that of the state; `size` is that of an image.
     """
 
     cdef readonly double eps, momentum
+    cdef Py_ssize_t C, weight_begin, bias_begin, mean_begin, variance_begin
 
-    def __init__(self, Py_ssize_t size, Py_ssize_t channels, double eps, double momentum):
+    def __init__(
+        self, Py_ssize_t size, Py_ssize_t channels, slices, double eps, double momentum,
+    ):
         self.inputs = self.outputs = size
-        self.eps, self.momentum = eps, momentum
+        self.C, self.eps, self.momentum = channels, eps, momentum
+        self.weight_begin, self.bias_begin = slices["weight"].start, slices["bias"].start
+        self.mean_begin = slices["running_mean"].start
+        self.variance_begin = slices["running_var"].start
         self.sums = 2 * (1 + 2 * channels)   # of the accumulator, and of a block
-        self.shared = 5 * channels
+        self.shared = SHARED * channels
         self.in_place = self.aliases = self.seam = True
 
     cpdef Py_ssize_t scratch(self, Py_ssize_t block):
-        return 2 * (self.shared // 5)
+        return 2 * self.C
 
     cdef void forward(self, const Pass* p) noexcept nogil:
-        cdef Py_ssize_t C = self.shared // 5, pixels = p.images * self.inputs // C
+        cdef Py_ssize_t C = self.C, pixels = p.images * self.inputs // C
         cdef double* block = p.sums + 1 + 2 * C if p.accumulate else p.sums
         block[0] = pixels
         moments(p.x, block + 1, block + 1 + C, p.scratch, p.scratch + C, pixels, C)
@@ -95,7 +117,8 @@ cdef class Moments(Op):
     cdef void finish(
         self, const Pass* p, double* sums, Py_ssize_t pitch, Py_ssize_t accumulators,
     ) noexcept nogil:
-        cdef Py_ssize_t C = self.shared // 5, step = 1, i, c
+        cdef Py_ssize_t C = self.C, step = 1, i, c
+        cdef Shared shared = shared_at(p.shared, C)
         while step < accumulators:
             i = 0
             while i + step < accumulators:
@@ -103,96 +126,113 @@ cdef class Moments(Op):
                 i += 2 * step
             step *= 2
         for c in range(C):
-            p.shared[c] = <real> sums[1 + c]
-            p.shared[C + c] = <real> (sums[1 + C + c] / sums[0])
-            p.shared[2 * C + c] = <real> (1 / sqrt(sums[1 + C + c] / sums[0] + self.eps))
+            shared.mean[c] = <real> sums[1 + c]
+            shared.variance[c] = <real> (sums[1 + C + c] / sums[0])
+            shared.rstd[c] = <real> (1 / sqrt(sums[1 + C + c] / sums[0] + self.eps))
 
-    def move(self, real[::1] state, const real[::1] shared, Py_ssize_t images):
+    def move(self, real[::1] state, real[::1] memory, Py_ssize_t images):
         """Let the running mean and unbiased variance take in those of the batch."""
-        cdef Py_ssize_t C = self.shared // 5, c
-        cdef double M = <double> images * (self.inputs // C), weight = self.momentum
-        cdef real* running = &state[self.state_offset]
-        for c in range(C):
-            running[c] += <real> (weight * (shared[c] - running[c]))
-            running[C + c] += <real> (weight * (shared[C + c] * (M / (M - 1)) - running[C + c]))
+        cdef Py_ssize_t c
+        cdef double M = <double> images * (self.inputs // self.C), weight = self.momentum
+        cdef Shared batch = shared_at(&memory[0], self.C)
+        cdef real* mean = &state[self.mean_begin]
+        cdef real* variance = &state[self.variance_begin]
+        for c in range(self.C):
+            mean[c] += <real> (weight * (batch.mean[c] - mean[c]))
+            variance[c] += <real> (weight * (batch.variance[c] * (M / (M - 1)) - variance[c]))
 
     cdef void backward(self, const Pass* p) noexcept nogil:
-        cdef Py_ssize_t C = self.shared // 5, i, c
+        cdef Py_ssize_t C = self.C, i, c
         cdef double M = <double> p.batch * (self.inputs // C)
-        cdef const real* dgamma = p.gradients + self.offset
-        cdef const real* scale = p.shared + 3 * C
+        cdef Shared shared = shared_at(p.shared, C)
+        cdef const real* dgamma = p.gradients + self.weight_begin
+        cdef const real* dbeta = p.gradients + self.bias_begin
+        cdef const real* mean = shared.mean
+        cdef const real* scale = shared.scale
         cdef real* a = p.scratch
         cdef real* b = p.scratch + C
         if p.dx == NULL:
             return
         # dx = scale dy - scale/M (dbeta + (x - mean) rstd dgamma) = scale dy + a (x - mean) + b
         for c in range(C):
-            a[c] = <real> (-scale[c] * p.shared[2 * C + c] * dgamma[c] / M)
-            b[c] = <real> (-scale[c] * dgamma[C + c] / M)
+            a[c] = <real> (-scale[c] * shared.rstd[c] * dgamma[c] / M)
+            b[c] = <real> (-scale[c] * dbeta[c] / M)
         for i in range(p.images * self.inputs // C):
             for c in range(C):
                 p.dx[i * C + c] = (scale[c] * p.dy[i * C + c]
-                                   + (a[c] * (p.x[i * C + c] - p.shared[c]) + b[c]))
+                                   + (a[c] * (p.x[i * C + c] - mean[c]) + b[c]))
 
 
 cdef class Normalise(Op):
     """leaky_relu(gamma (x - mean) / sqrt(variance + eps) + beta) for each channel.
 
-    Mean and variance are those of the batch, from `Moments`, or else the running ones of the
-    state. The parameters are gamma, then beta; the state is the mean, then the variance.
+    Mean and variance are those of the batch, from `Moments`, which is given the same size, channels
+    and slices, or else the running ones of the state.
     """
 
     cdef readonly double eps
     cdef readonly bint of_batch
+    cdef Py_ssize_t C, weight_begin, bias_begin, mean_begin, variance_begin
 
-    def __init__(self, Py_ssize_t size, Py_ssize_t channels, double eps, bint of_batch):
+    def __init__(self, Py_ssize_t size, Py_ssize_t channels, slices, double eps, bint of_batch):
+        self.segments = weight, bias = slices["weight"], slices["bias"]
+        self.weight_begin, self.bias_begin = weight.start, bias.start
+        self.mean_begin = slices["running_mean"].start
+        self.variance_begin = slices["running_var"].start
         self.inputs = self.outputs = size
-        self.eps, self.of_batch = eps, of_batch
-        self.size = 2 * channels
-        self.shared = 5 * channels
+        self.C, self.eps, self.of_batch = channels, eps, of_batch
+        self.shared = SHARED * channels
         self.channels = 0 if of_batch else channels
         self.in_place = self.joins = True
 
     cpdef Py_ssize_t scratch(self, Py_ssize_t block):
-        return self.size
+        return 2 * self.C
 
     cdef void affine(self, const Pass* p, real* scale, real* shift) noexcept nogil:
-        cdef Py_ssize_t C = self.size // 2, c
-        cdef const real* mean = p.state + self.state_offset
-        cdef const real* gamma = p.parameters + self.offset
-        for c in range(C):
-            scale[c] = <real> (gamma[c] / sqrt(mean[C + c] + self.eps))
-            shift[c] = gamma[C + c] - mean[c] * scale[c]
+        cdef Py_ssize_t c
+        cdef const real* gamma = p.parameters + self.weight_begin
+        cdef const real* beta = p.parameters + self.bias_begin
+        cdef const real* mean = p.state + self.mean_begin
+        cdef const real* variance = p.state + self.variance_begin
+        for c in range(self.C):
+            scale[c] = <real> (gamma[c] / sqrt(variance[c] + self.eps))
+            shift[c] = beta[c] - mean[c] * scale[c]
 
     cdef void prepare(self, const Pass* p, int phases) noexcept nogil:
-        cdef Py_ssize_t C = self.size // 2, c
-        cdef const real* gamma = p.parameters + self.offset
-        cdef real* shared = p.shared
+        cdef Py_ssize_t c
+        cdef const real* gamma = p.parameters + self.weight_begin
+        cdef const real* beta = p.parameters + self.bias_begin
+        cdef const real* mean = p.state + self.mean_begin
+        cdef const real* variance = p.state + self.variance_begin
+        cdef Shared shared = shared_at(p.shared, self.C)
         if self.of_batch:
-            for c in range(C):
-                shared[3 * C + c] = gamma[c] * shared[2 * C + c]
-                shared[4 * C + c] = gamma[C + c] - shared[c] * shared[3 * C + c]
+            for c in range(self.C):
+                shared.scale[c] = gamma[c] * shared.rstd[c]
+                shared.shift[c] = beta[c] - shared.mean[c] * shared.scale[c]
         else:
-            self.affine(p, shared + 3 * C, shared + 4 * C)
-            for c in range(C):
-                shared[c] = p.state[self.state_offset + c]
-                shared[2 * C + c] = <real> (1 / sqrt(p.state[self.state_offset + C + c] + self.eps))
+            self.affine(p, shared.scale, shared.shift)
+            for c in range(self.C):
+                shared.mean[c] = mean[c]
+                shared.rstd[c] = <real> (1 / sqrt(variance[c] + self.eps))
 
     cdef void forward(self, const Pass* p) noexcept nogil:
-        cdef Py_ssize_t C = self.size // 2, i, c
-        cdef const real* scale = p.shared + 3 * C
-        cdef const real* shift = p.shared + 4 * C
+        cdef Py_ssize_t C = self.C, i, c
+        cdef Shared shared = shared_at(p.shared, C)
+        cdef const real* scale = shared.scale
+        cdef const real* shift = shared.shift
         cdef real slope = <real> self.slope
         for i in range(p.images * self.inputs // C):
             for c in range(C):
                 p.y[i * C + c] = pointwise.leaky(p.x[i * C + c] * scale[c] + shift[c], slope)
 
     cdef void backward(self, const Pass* p) noexcept nogil:
-        cdef Py_ssize_t C = self.size // 2, pixels = p.images * self.inputs // C, i, c, begin
-        cdef const real* mean = p.shared
-        cdef const real* rstd = p.shared + 2 * C
-        cdef const real* scale = p.shared + 3 * C
+        cdef Py_ssize_t C = self.C, pixels = p.images * self.inputs // C, i, c, begin
+        cdef Shared shared = shared_at(p.shared, C)
+        cdef const real* mean = shared.mean
+        cdef const real* rstd = shared.rstd
+        cdef const real* scale = shared.scale
         cdef real* dgamma = p.accumulator
+        cdef real* dbeta = p.accumulator + C
         cdef real* sums = p.scratch
         cdef real gradient
         pointwise.leaky_relu_backward(p.y, p.dy, p.dy, p.images * self.inputs, <real> self.slope)
@@ -210,7 +250,7 @@ cdef class Normalise(Op):
                     sums[C + c] += gradient
             for c in range(C):
                 dgamma[c] += sums[c] * rstd[c]
-                dgamma[C + c] += sums[C + c]
+                dbeta[c] += sums[C + c]
             begin += MOMENT_PIXELS
         if p.dx != NULL and not self.of_batch:
             for i in range(pixels):
