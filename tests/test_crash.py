@@ -3,7 +3,6 @@
 import errno
 import os
 import random
-import re
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import pytest
 
 from cyconv import Network
 from cyconv.cli import main
+from cyconv.files import TEMPORARY
 from cyconv.runs import load_training
 from tests.cli.train.runs import FILES, bits, never_stopped, rows
 
@@ -81,8 +81,7 @@ def command(folder):
 
 def leftovers(folder):
     """Return the files that writers which were killed have left."""
-    pattern = re.compile(rf"({'|'.join(map(re.escape, FILES))})\.[0-9a-f]{{32}}")
-    return [path for path in folder.iterdir() if pattern.fullmatch(path.name)]
+    return [path for path in folder.iterdir() if TEMPORARY.fullmatch(path.name)]
 
 
 def test_a_run_that_is_killed_again_and_again_loses_nothing_that_was_announced(

@@ -80,9 +80,10 @@ def test_what_killed_writers_left_is_removed_when_it_is_old_and_nothing_else(fil
         os.utime(file.parent / name, (then, then))
 
     left = uuid.uuid4().hex
-    put(f"{file.name}.{left}", 25)
-    kept = {f"{file.name}.{uuid.uuid4().hex}": 23, f"other.{left}": 25, f"{file.name}.{left}0": 25,
-            f"{file.name}.backup": 25, left: 25}  # fmt: skip
+    put(f".cyconv-{left}.tmp", 25)
+    # A backup may be named by its MD5.
+    kept = {f".cyconv-{uuid.uuid4().hex}.tmp": 23, f"{file.name}.{left}": 25, left: 25,
+            f".cyconv-{left}.tmp0": 25, f".cyconv-{left[1:]}.tmp": 25}  # fmt: skip
     for name, hours in kept.items():
         put(name, hours)
     tiny(1).save(file)

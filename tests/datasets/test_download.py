@@ -19,6 +19,7 @@ from cyconv.datasets import download as download_module
 from cyconv.datasets import mnist
 from cyconv.datasets.download import download
 from cyconv.errors import DownloadError
+from cyconv.files import TEMPORARY
 from tests.datasets.conftest import send
 
 CONTENT = bytes(range(256)) * 1000
@@ -266,7 +267,7 @@ def test_a_download_that_is_killed_leaves_nothing_under_the_name(server, mirrors
         child.kill()
     assert child.returncode != 0
     (left,) = tmp_path.iterdir()
-    assert re.fullmatch("one[.][0-9a-f]{32}", left.name)
+    assert TEMPORARY.fullmatch(left.name)
     os.utime(left, (0, 0))  # as if that had been long ago
     download(mirrors[1:], FILES, tmp_path)
     assert stored(tmp_path) == dict.fromkeys(FILES, CONTENT)

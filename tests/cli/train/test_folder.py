@@ -114,7 +114,7 @@ def test_a_folder_that_cannot_be_written_is_told_before_the_training(tmp_path, m
     assert f"{tmp_path}/file/run" in refusal([*SHORT, "--out", tmp_path / "file/run"], capsys)
     assert f"{tmp_path}/file" in refusal([*SHORT, "--out", tmp_path / "file"], capsys)
 
-    def read_only(path, mode):
+    def read_only(path, mode, opener):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
 
     monkeypatch.setattr(files, "open", read_only, raising=False)
