@@ -4,22 +4,32 @@ import math
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from cyconv.errors import DataFormatError
+from cyconv.files import FilePath, opened
 
 _EXTENTS = {2051: 3, 2049: 1}  # magic number -> extents in the header: images, labels
+_KINDS = {  # third byte -> what all IDX files may hold
+    8: "bytes",
+    9: "signed bytes",
+    11: "16-bit integers",
+    12: "32-bit integers",
+    13: "32-bit floats",
+    14: "64-bit floats",
+}
 _MAX_BYTES = 2**31
-_PIECE_BYTES = 2**20
+_MAX_MEMBERS = 2**16  # of a gzip file, so that none of many empty ones takes long
+_MAX_PADDING = 2**24  # zeros behind them; a hole may be as large as the disk
+_PIECE_BYTES = 2**16  # each of many small gzip members copies what is left of a piece
+_GZIP = b"\x1f\x8b"
 
 
-def read_idx(
-    path: str | os.PathLike[str], shape: tuple[int, ...] | None = None
-) -> npt.NDArray[np.uint8]:
+def read_idx(path: FilePath, shape: tuple[int, ...] | None = None) -> npt.NDArray[np.uint8]:
     """Read the images or labels of an IDX file, raw or gzip.
 
     The file is not trusted: memory grows with the bytes that arrive, not with what the header
@@ -27,9 +37,9 @@ def read_idx(
 
     Parameters
     ----------
-    path : str or path-like
+    path : str, bytes or path-like
         The file. Whether it is gzip is told from its content, not from its name.
-    shape : tuple of int, optional
+    shape : sequence of int, optional
         What the file must hold; anything else is refused before its data are read.
 
     Returns
@@ -47,16 +57,18 @@ def read_idx(
     Y. LeCun, C. Cortes, C. J. C. Burges, "The MNIST database of handwritten digits",
     section "File formats".
     """
-    path = os.fspath(path)
+    path = os.fsdecode(path)
+    if shape is not None:
+        shape = tuple(np.atleast_1d(shape).tolist())
     data = bytearray()
-    with open(path, "rb") as file:
+    with opened(path, DataFormatError) as file:
         pieces = _contents(file)
         _extend(data, pieces, 4)
         magic = int.from_bytes(data[:4], "big")
         if len(data) < 4 or magic not in _EXTENTS:
             raise DataFormatError(
                 f"{path}: an IDX file begins with the number 2051 (images) or 2049 (labels), "
-                f"this one with {bytes(data[:4])!r}"
+                f"this one with {bytes(data[:4])!r}{_other_kind(data)}"
             )
         header_bytes = 4 + 4 * _EXTENTS[magic]
         _extend(data, pieces, header_bytes)
@@ -76,6 +88,13 @@ def read_idx(
             f"holds {held}; it is damaged, copy it again"
         )
     return np.frombuffer(data, np.uint8, offset=header_bytes).reshape(extents)
+
+
+def _other_kind(data: bytearray) -> str:
+    """Return what an IDX file that is neither images nor labels holds, if it is one."""
+    if len(data) < 4 or data[:2] != b"\0\0" or data[2] not in _KINDS:
+        return ""
+    return f": {_KINDS[data[2]]} of {data[3]} axes"
 
 
 def _check_extents(path: str, extents: tuple[int, ...], shape: tuple[int, ...] | None) -> None:
@@ -103,13 +122,35 @@ def _extend(data: bytearray, pieces: Iterator[bytes], size: int) -> None:
 def _contents(file: BinaryIO) -> Iterator[bytes]:
     """Yield the content of a file, unzipped if it is gzip, in pieces of bounded size."""
     piece = file.read(_PIECE_BYTES)
-    if not piece.startswith(b"\x1f\x8b"):
+    if not piece.startswith(_GZIP):
         while piece:
             yield piece
             piece = file.read(_PIECE_BYTES)
         return
+    zeros = 0
+    for _ in range(_MAX_MEMBERS):
+        rest = yield from _member(file, piece)
+        while not (piece := rest.lstrip(b"\0")) and zeros < _MAX_PADDING:
+            zeros += len(rest)
+            if not (rest := file.read(_PIECE_BYTES)):
+                return
+        piece += file.read(1) if len(piece) == 1 else b""
+        if not piece.startswith(_GZIP):
+            raise DataFormatError(
+                f"{file.name}: other bytes follow the gzip data; the file is damaged, copy it again"
+            )
+    raise DataFormatError(
+        f"{file.name}: the gzip data have more than {_MAX_MEMBERS} members; pack the content again"
+    )
+
+
+def _member(file: BinaryIO, piece: bytes) -> Generator[bytes, None, bytes]:
+    """Yield the content of the gzip member that begins with `piece`, and goes on in the file.
+
+    Return what was read beyond its end.
+    """
     unzip = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)  # 16: the gzip wrapper, with its CRC
-    while piece and not unzip.eof:
+    while True:
         try:
             content = unzip.decompress(piece, _PIECE_BYTES)
         except zlib.error as error:
@@ -117,13 +158,11 @@ def _contents(file: BinaryIO) -> Iterator[bytes]:
                 f"{file.name}: the gzip data are damaged ({error}); copy the file again"
             ) from error
         yield content
+        if unzip.eof:
+            return unzip.unused_data
         piece = unzip.unconsumed_tail or file.read(_PIECE_BYTES)
-    if not unzip.eof:
-        raise DataFormatError(
-            f"{file.name}: the gzip data end before their checksum, after {file.tell()} bytes; "
-            "the file is cut, copy it again"
-        )
-    if piece or unzip.unused_data:
-        raise DataFormatError(
-            f"{file.name}: other bytes follow the gzip data; the file is damaged, copy it again"
-        )
+        if not piece:
+            raise DataFormatError(
+                f"{file.name}: the gzip data end before their checksum, after {file.tell()} bytes; "
+                "the file is cut, copy it again"
+            )

@@ -87,14 +87,41 @@ def test_a_file_larger_than_any_piece_is_read(read):
         (gzip.compress(idx_bytes(IMAGES)[:-1]), "only 75"),
         (gzip.compress(idx_bytes(IMAGES) + b"\0"), "holds more"),
         (gzip.compress(idx_bytes(IMAGES))[:-1], "end before their checksum"),
-        (gzip.compress(idx_bytes(IMAGES)) + b"\0", "other bytes follow"),
-        (gzip.compress(idx_bytes(IMAGES)) * 2, "other bytes follow"),
+        (gzip.compress(idx_bytes(IMAGES)) + b"\0x", "other bytes follow"),
+        (gzip.compress(idx_bytes(IMAGES)) * 2, "holds more"),
+        (struct.pack(">3I", 0x0C02, 1, 1) + bytes(4), "2051.*: 32-bit integers of 2 axes"),
+        (struct.pack(">2I", 0x0E01, 1) + bytes(8), "2051.*: 64-bit floats of 1 axes"),
         (gzip.compress(gzip.compress(idx_bytes(IMAGES))), "begins with the number 2051"),
     ],
 )
 def test_a_bad_file_is_refused_with_its_name_and_numbers(read, tmp_path, content, text):
     with pytest.raises(DataFormatError, match=f"{tmp_path.name}.*file: .*{text}"):
         read(content)
+
+
+MEMBERS = [gzip.compress(idx_bytes(IMAGES)[at : at + 7], mtime=0) for at in range(0, 76, 7)]
+BORDERS = range(2**16 - len(MEMBERS[0]) - 2, 2**16 - len(MEMBERS[0]) + 2)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"".join(MEMBERS),
+        b"".join(MEMBERS) + bytes(512),
+        bytes(99).join([*MEMBERS, gzip.compress(b"")]),
+        *(MEMBERS[0] + bytes(zeros) + b"".join(MEMBERS[1:]) for zeros in BORDERS),
+    ],
+    ids=["members", "padding", "padding everywhere", *(f"{zeros} zeros" for zeros in BORDERS)],
+)
+def test_members_and_padding_are_gzip(read, content):
+    """In the last cases a member begins around the border of two pieces that are read."""
+    assert gzip.decompress(content) == idx_bytes(IMAGES)
+    np.testing.assert_array_equal(read(content), IMAGES, strict=True)
+
+
+def test_a_shape_may_be_any_sequence(read):
+    for shape in ([5], (5,), np.array([5])):
+        assert read(idx_bytes(LABELS), shape).shape == (5,)
 
 
 def test_another_shape_than_required_is_refused(read):

@@ -35,16 +35,25 @@ def promised(content):
     return (shape, data) if 0 < math.prod(shape) == len(data) else None
 
 
+def unzipped(content):
+    """Return the content of all members of a gzip file, zeros between them; b"" of a bad one."""
+    whole = b""
+    while content:
+        packer = zlib.decompressobj(wbits=31)
+        try:
+            whole += packer.decompress(content)
+        except zlib.error:
+            return b""
+        if not packer.eof:
+            return b""
+        content = packer.unused_data.lstrip(b"\0")
+    return whole
+
+
 def check(path, content):
     """Tell whether a file is read; it must be exactly if it keeps what its header promises."""
     if content.startswith(b"\x1f\x8b"):
-        packer = zlib.decompressobj(wbits=31)
-        try:
-            content = packer.decompress(content)
-        except zlib.error:
-            content = b""
-        if not packer.eof or packer.unused_data:
-            content = b""
+        content = unzipped(content)
     expected = promised(content)
     try:
         array = read_idx(path)
@@ -60,6 +69,10 @@ def packed(rng, content):
     """Return a damaged gzip file, or the gzip file of damaged content."""
     if rng.integers(2):
         return zipped(mutate(rng, gzip.decompress(content)))
+    if rng.integers(2):
+        whole = gzip.decompress(content)
+        at = rng.integers(len(whole))
+        content = zipped(whole[:at]) + bytes(at % 3) + zipped(whole[at:]) + bytes(at % 2)
     return mutate(rng, content)
 
 
