@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
-from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from cyconv import container
 from cyconv import layers as public
 from cyconv.errors import CheckpointError
+from cyconv.files import FilePath
 from cyconv.geometry import integer
 from cyconv.layers import Layer
 from cyconv.optimizers import MOST_STEPS
@@ -20,22 +21,23 @@ if TYPE_CHECKING:
 
 Make = Callable[..., "Network"]  # the class, or one of its heirs
 MOST_NESTED = 20  # layers inside layers
+MOST_LAYERS = 10_000  # that are read in a second
 NETWORK, TRAINING = "cyconv network 1", "cyconv training 2"
 OLD_TRAINING = ("cyconv training 1",)
 
 
-def save(network: Network, path: str | PathLike[str]) -> None:
+def save(network: Network, path: FilePath) -> None:
     """Write a network to `path`; see `Network.save`."""
     header = {"format": NETWORK, **architecture(network)}
     container.write(path, network.parameters() | network.state(), header)
 
 
-def load(path: str | PathLike[str], make: Make, layers: Sequence[type] = ()) -> Network:
+def load(path: FilePath, make: Make, layers: Sequence[type] = ()) -> Network:
     """Return the network in the file `path`; see `Network.load`.
 
     `make` is the class Network, which this module does not know.
     """
-    named = layer_types(layers, "Network.load")
+    path, named = os.fsdecode(path), layer_types(layers, "Network.load")
     tensors, header = read(path, NETWORK)
     with container.judged(path):
         # Files of before there was training that draws random numbers do not say how many.
@@ -44,18 +46,21 @@ def load(path: str | PathLike[str], make: Make, layers: Sequence[type] = ()) -> 
 
 def architecture(network: Network) -> dict[str, Any]:
     """Return what a file says of a network beside its arrays."""
+    layers = [_describe(layer) for layer in network.layers]
+    _check_count(layers)
     return {
         "input_shape": network.input_shape,
         "seed": network.seed,
         "steps": network.steps,
         "dtype": str(network._parameters.dtype),
-        "layers": [_describe(layer) for layer in network.layers],
+        "layers": layers,
     }
 
 
 def restored(header: dict[str, Any], tensors: dict[str, np.ndarray], make: Make, named) -> Network:
     """Return the network that a header describes, with its parameters and its state."""
     shape = tuple(header["input_shape"])
+    _check_count(header["layers"])
     layers = [_make(description, named) for description in header["layers"]]
     _check_shapes(layers, shape, header["dtype"], tensors)
     network = make(layers, shape, header["seed"], header["dtype"])
@@ -68,7 +73,7 @@ def restored(header: dict[str, Any], tensors: dict[str, np.ndarray], make: Make,
     return network
 
 
-def read(path, expected: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def read(path: str, expected: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Return the tensors and the header of a file of the expected format."""
     tensors, header = container.read(path)
     kind = header["format"]
@@ -85,6 +90,20 @@ def read(path, expected: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     if kind != expected:
         raise CheckpointError(f"{path}: its format must be {expected!r}, got {kind!r:.60}")
     return tensors, header
+
+
+def _check_count(layers) -> None:
+    """Raise ValueError if a file would hold, or holds, more layers than are soon read."""
+    count = _count(layers)
+    if count > MOST_LAYERS:
+        raise ValueError(f"a file holds at most {MOST_LAYERS:,} layers, got {count:,}")
+
+
+def _count(described) -> int:
+    """Return how many layers are described, with those inside others."""
+    if isinstance(described, dict):
+        return 1 + sum(map(_count, described.values()))
+    return sum(map(_count, described)) if isinstance(described, list) else 0
 
 
 def _check_shapes(layers, input_shape, dtype, tensors) -> None:

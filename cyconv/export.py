@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from os import PathLike
-
 import numpy as np
 
 from cyconv import __version__, extras
 from cyconv.checks import shape_text
-from cyconv.files import replacement
+from cyconv.files import FilePath, replacement
 from cyconv.graph import Graph
 from cyconv.network import Network
 
@@ -18,7 +16,7 @@ OPSET, IR_VERSION = 13, 7
 MOST_BYTES = 2**31 - 2**20  # of weights: protobuf writes messages of less than 2 GiB
 
 
-def to_onnx(network: Network, path: str | PathLike[str]) -> None:
+def to_onnx(network: Network, path: FilePath) -> None:
     """Write a network to an ONNX file.
 
     Its input, "input", is what `Network.forward` takes as float32: shape (N, *input_shape), which
@@ -30,7 +28,7 @@ def to_onnx(network: Network, path: str | PathLike[str]) -> None:
     ----------
     network : Network
         float32, with no other layers than those that have `Layer.onnx`: all of `cyconv.layers`.
-    path : str or path-like
+    path : str, bytes or path-like
 
     Raises
     ------

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Sequence
-from os import PathLike
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from cyconv import checkpoint, checks
 from cyconv._core import atomic
+from cyconv.files import FilePath
 from cyconv.geometry import integer
 from cyconv.layers import Layer, Softmax
 from cyconv.layers.table import table
@@ -327,7 +327,7 @@ class Network:
         total = f"{self._parameters.size:,} parameters, input {checks.shape_text(self.input_shape)}"
         return table(self.layers, total)
 
-    def save(self, path: str | PathLike[str]) -> None:
+    def save(self, path: FilePath) -> None:
         """Write the architecture, the parameters and the state to a safetensors file.
 
         The file replaces an older one only when it is complete.
@@ -342,12 +342,12 @@ class Network:
         checkpoint.save(self, path)
 
     @classmethod
-    def load(cls, path: str | PathLike[str], layers: Sequence[type[Layer]] = ()) -> Network:
+    def load(cls, path: FilePath, layers: Sequence[type[Layer]] = ()) -> Network:
         """Return the network that `save` wrote to `path`.
 
         Parameters
         ----------
-        path : str or path-like
+        path : str, bytes or path-like
         layers : sequence of type
             Classes of layers of your own that the file may name.
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy as np
 from cyconv import container
 from cyconv.averages import Arenas, Average
 from cyconv.checkpoint import TRAINING, architecture, layer_types, made, read, restored
+from cyconv.files import FilePath
 from cyconv.geometry import integer
 from cyconv.losses import CrossEntropy
 from cyconv.network import Network
@@ -56,9 +57,7 @@ class Training:
         return None if self.progress.average is None else self.progress.average.decay
 
 
-def save_training(
-    training: Training, path: str | PathLike[str], optimizers: Sequence[type] = ()
-) -> None:
+def save_training(training: Training, path: FilePath, optimizers: Sequence[type] = ()) -> None:
     """Write a training run to `path`, from where `load_training` brings it back to the same bits.
 
     The file replaces an older one only when it is complete.
@@ -66,7 +65,7 @@ def save_training(
     Parameters
     ----------
     training : Training
-    path : path-like
+    path : str, bytes or path-like
     optimizers : sequence of type
         Classes of your own that the file may name beside those of `cyconv.optimizers`; the same
         must be given to `load_training`. They have ``config``, from which the class makes another
@@ -120,7 +119,7 @@ def save_training(
 
 
 def load_training(
-    path: str | PathLike[str],
+    path: FilePath,
     optimizers: Sequence[type] = (),
     layers: Sequence[type] = (),
 ) -> Training:
@@ -128,7 +127,7 @@ def load_training(
 
     Parameters
     ----------
-    path : path-like
+    path : str, bytes or path-like
     optimizers : sequence of type
         Classes of your own that the file may name, as in `save_training`.
     layers : sequence of type
@@ -144,7 +143,7 @@ def load_training(
     OSError
         If the file cannot be read.
     """
-    named = _registry(optimizers, "load_training")
+    path, named = os.fsdecode(path), _registry(optimizers, "load_training")
     kinds = layer_types(layers, "load_training")
     tensors, header = read(path, TRAINING)
     with container.judged(path):
