@@ -76,7 +76,7 @@ def available_cores() -> int:
     except AttributeError:
         cores = os.cpu_count() or 1
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text("ascii").split()
         if quota != "max":
             cores = min(cores, -(-int(quota) // int(period)))
     except (OSError, ValueError):

@@ -69,7 +69,7 @@ def run(args) -> int:
 def _processor() -> str:
     """Return the name of the processor, or at least of its architecture."""
     try:
-        name = re.search(r"^model name\s*: (.+)", PROCESSOR.read_text(), re.M)
+        name = re.search(r"^model name\s*: (.+)", PROCESSOR.read_text("utf-8", "replace"), re.M)
     except OSError:
         name = None
     return f"{name[1]}, {platform.machine()}" if name else platform.machine()
@@ -81,7 +81,7 @@ def _caches() -> str:
     try:
         for folder in sorted(CACHES.glob("index*")):
             level, kind, size = (
-                (folder / name).read_text().strip() for name in ("level", "type", "size")
+                (folder / name).read_text("ascii").strip() for name in ("level", "type", "size")
             )
             if kind != "Instruction":
                 kib = int(size.removesuffix("K"))
