@@ -7,10 +7,11 @@ import tracemalloc
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 import cyconv
 from cyconv import CheckpointError, Network, checkpoint, container
-from cyconv.layers import Conv2D, Flatten, LeakyReLU, Linear
+from cyconv.layers import Conv2D, Flatten, LeakyReLU, Linear, Residual
 from tests.checkpoint.samples import refused, tiny
 from tests.zoo import NETWORKS, batch, network
 
@@ -107,6 +108,34 @@ def test_no_code_in_a_file_is_ever_run(file, tmp_path):
     np.save(tmp_path / "net.npy", np.array([Trap(trap)], object), allow_pickle=True)
     refused(file, (tmp_path / "net.npy").read_bytes())
     assert not trap.exists()
+
+
+def test_a_foreign_safetensors_file_is_said_to_be_one(file):
+    for metadata in (None, {"format": "pt"}, {"cyconv": "{}"}):
+        foreign = safetensors.numpy.save({"weight": np.ones(3, np.float32)}, metadata)
+        assert "it has no header of cyconv" in refused(file, foreign)
+
+
+@pytest.mark.parametrize(("module", "name", "most", "text"), [
+    (checkpoint, "MOST_LAYERS", 2, "at most 2 layers, got 3"),
+    (container, "MOST_HEADER", 400, "at most 400"),
+])  # fmt: skip
+def test_what_would_not_be_read_is_not_written(file, monkeypatch, module, name, most, text):
+    before = file.read_bytes()
+    monkeypatch.setattr(module, name, most)
+    with pytest.raises(ValueError, match=text):
+        tiny(1).save(file)
+    assert file.read_bytes() == before
+    assert text in refused(file, before)
+    monkeypatch.undo()
+    assert Network.load(file).seed == 0
+
+
+def test_the_layers_inside_others_count(file, monkeypatch):
+    monkeypatch.setattr(checkpoint, "MOST_LAYERS", 3)
+    Network([Residual([LeakyReLU(), LeakyReLU()])], (3,)).save(file)
+    with pytest.raises(ValueError, match="at most 3 layers, got 4"):
+        Network([Residual([LeakyReLU(), LeakyReLU()], [LeakyReLU()])], (3,)).save(file)
 
 
 ARCHITECTURE = {

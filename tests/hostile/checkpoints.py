@@ -5,8 +5,9 @@ import json
 import re
 
 DIGEST = re.compile(rb'\\"sha256\\": \\"([0-9a-f]{64})\\"')
-FLATTEN, IM2COL, LINEAR, SOFTMAX = (
+FLATTEN, SLOPE, IM2COL, LINEAR, SOFTMAX = (
     {"type": "Flatten"},
+    {"type": "LeakyReLU"},
     {"type": "Im2Col", "kernel_size": 2**20},
     {"type": "Linear", "out_features": 2},
     {"type": "Softmax"},
@@ -62,6 +63,10 @@ def without_parameters(*layers, input_shape):
     return checkpoint(header, {}, b"")
 
 
+def leaky(layers):
+    return without_parameters(*layers, input_shape=[3])
+
+
 def nested(depth):
     return "[" * depth + "]" * depth
 
@@ -107,6 +112,12 @@ FILES = {
     "2**62 inputs": (changed(input_shape=[2**62, 4, 1]), INVALID),
     "2**62 outputs": (changed(layers=[FLATTEN, {**LINEAR, "out_features": 2**62}]), INVALID),
     "100,000 layers": (changed(layers=[FLATTEN] * 100_000), INVALID),
+    "10,001 layers": (leaky([SLOPE] * 10_001), INVALID),
+    "10,001 layers inside others": (
+        leaky([{"type": "Residual", "body": [SLOPE] * 10_000}]),
+        INVALID,
+    ),
+    "a million layers": (leaky([SLOPE] * 10**6), INCOMPLETE),
     "an instruction for a layer": (changed(layers=[{"type": "os.system"}]), INVALID),
     "a special name for a layer": (changed(layers=[{"type": "__class__"}]), INVALID),
     "a module for a layer": (changed(layers=[{"type": "activations"}]), INVALID),
