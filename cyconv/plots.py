@@ -1,18 +1,22 @@
-"""Pictures of a training run and of what came of it: PNG files, with the extra `plot`."""
+"""Pictures of a training run and of what came of it, with the extra `plot`.
+
+The ending of a file's name says what it becomes: .png, .svg, .pdf or another that matplotlib
+writes; without one it is PNG.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from os import PathLike
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from cyconv import checks, extras
-from cyconv.files import replacement
+from cyconv.files import FilePath, replacement
 from cyconv.metrics import check_matrix, precision_and_recall
 from cyconv.network import Network
 from cyconv.training import History
@@ -32,19 +36,19 @@ FRAME_X, FRAME_Y = np.array([[0, 1, 1, 0, 0], [0, 0, 1, 1, 0]])
 LEAST_LOSS = 1e-7  # that is drawn: a loss of 0 has no place on a logarithmic axis
 
 
-def history(history: History, path: str | PathLike[str]) -> None:
+def history(history: History, path: FilePath) -> None:
     """Draw loss and validation accuracy over the epochs.
 
     Parameters
     ----------
     history : History
         Of at least one epoch; without validation data only the training loss is drawn.
-    path : str or path-like
+    path : str, bytes or path-like
 
     Raises
     ------
     ValueError
-        If there is no epoch.
+        If there is no epoch, or matplotlib does not write files of this ending.
     ImportError, OSError
         If matplotlib is missing, or the file cannot be written; so in every function here.
     """
@@ -75,14 +79,14 @@ def history(history: History, path: str | PathLike[str]) -> None:
             axis.grid(alpha=0.3)
 
 
-def filters(network: Network, path: str | PathLike[str]) -> None:
+def filters(network: Network, path: FilePath) -> None:
     """Draw the filters of the first convolution, each channel an image of its own.
 
     Parameters
     ----------
     network : Network
         Of many filters and channels, the first 64 images are drawn.
-    path : str or path-like
+    path : str, bytes or path-like
 
     Raises
     ------
@@ -107,14 +111,14 @@ def filters(network: Network, path: str | PathLike[str]) -> None:
     _gallery(path, who, title, images, texts, columns, "weight", **colours)
 
 
-def confusion(matrix: ArrayLike, path: str | PathLike[str]) -> None:
+def confusion(matrix: ArrayLike, path: FilePath) -> None:
     """Draw a confusion matrix: mistakes in shades of their own, recall and precision beside it.
 
     Parameters
     ----------
     matrix : ndarray of shape (classes, classes), int64
         As `cyconv.metrics.confusion_matrix` returns it.
-    path : str or path-like
+    path : str, bytes or path-like
 
     Raises
     ------
@@ -156,9 +160,7 @@ def confusion(matrix: ArrayLike, path: str | PathLike[str]) -> None:
             each.spines[:].set_visible(False)
 
 
-def mistakes(
-    x: ArrayLike, labels: ArrayLike, probabilities: ArrayLike, path: str | PathLike[str]
-) -> None:
+def mistakes(x: ArrayLike, labels: ArrayLike, probabilities: ArrayLike, path: FilePath) -> None:
     """Draw the misread images whose truth was given the least probability.
 
     If none is misread, they are the images that came nearest to it.
@@ -169,7 +171,7 @@ def mistakes(
     labels : ndarray of shape (N,), integers from 0 to classes - 1
     probabilities : ndarray of shape (N, classes)
         As `Network.predict_proba` returns them.
-    path : str or path-like
+    path : str, bytes or path-like
 
     Raises
     ------
@@ -208,9 +210,13 @@ def _picture(path, size: tuple[float, float], who: str) -> Iterator[Any]:
     figure = extras.load("matplotlib.figure", "plot", who)
     with style.context(["default", STYLE]):  # whatever the user's own style is
         picture = figure.Figure(size, layout="constrained")
+        ending = os.path.splitext(os.fsdecode(path))[1][1:].lower() or "png"
+        endings = picture.canvas.get_supported_filetypes()
+        if ending not in endings:
+            raise ValueError(f"{who}: path must end with .{', .'.join(endings)}, got {path!r}")
         yield picture
         with replacement(path) as file:
-            picture.savefig(file, format="png", dpi=DPI, bbox_inches="tight")
+            picture.savefig(file, format=ending, dpi=DPI, bbox_inches="tight")
 
 
 def _gallery(path, who: str, title: str, images, texts, columns: int, scale="", **colours) -> None:

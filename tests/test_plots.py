@@ -75,6 +75,29 @@ def test_a_picture_is_opaque_and_white_whatever_the_users_style(draw, tmp_path):
     assert 600 <= pixels.shape[1] <= 1600
 
 
+@pytest.mark.parametrize(
+    ("name", "start"),
+    [
+        ("picture.svg", b"<?xml"),
+        ("picture.PDF", b"%PDF"),
+        ("picture.v2.jpg", b"\xff\xd8"),
+        ("picture", b"\x89PNG"),
+        (".picture", b"\x89PNG"),
+    ],
+)
+@pytest.mark.parametrize("draw", PICTURES.values(), ids=PICTURES)
+def test_a_picture_is_what_its_ending_says(draw, name, start, tmp_path):
+    draw(tmp_path / name)
+    assert (tmp_path / name).read_bytes().startswith(start)
+
+
+@pytest.mark.parametrize("draw", PICTURES.values(), ids=PICTURES)
+def test_an_ending_that_nobody_can_write_is_refused(draw, tmp_path):
+    with pytest.raises(ValueError, match=r"^plots\.\w+: path must end with .*\.png.*got .*b\.doc"):
+        draw(tmp_path / "b.doc")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("draw", PICTURES.values(), ids=PICTURES)
 def test_a_picture_is_never_half_written(draw, tmp_path, monkeypatch):
     def full(self, file, **keywords):
