@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 from cyconv.datasets.digits import load_digits
 from cyconv.datasets.idx import read_idx
-from cyconv.datasets.mnist import Split, load_mnist
+from cyconv.datasets.mnist import Split, is_published, load_mnist
 from cyconv.errors import DownloadError
+from cyconv.files import FilePath
 
 __all__ = ["Dataset", "load", "load_digits", "load_mnist", "read_idx"]
 
@@ -20,7 +21,7 @@ class Dataset(NamedTuple):
     note: str = ""
 
 
-def load(name: str = "auto", directory: str | os.PathLike[str] | None = None) -> Dataset:
+def load(name: str = "auto", directory: FilePath | None = None) -> Dataset:
     """Load a data set by its name.
 
     Parameters
@@ -28,13 +29,14 @@ def load(name: str = "auto", directory: str | os.PathLike[str] | None = None) ->
     name : {"auto", "mnist", "digits"}
         "auto" is MNIST or, where it is not at hand and cannot be downloaded, the digits that
         come with the package; `note` then says why.
-    directory : str or path-like, optional
+    directory : str, bytes or path-like, optional
         A folder that must hold MNIST; see `load_mnist`.
 
     Returns
     -------
     Dataset
-        The fields `name` ("mnist" or "digits"), `train`, `test` and `note`.
+        The fields `name`, `train`, `test` and `note`. The name is "mnist", "digits" or, for other
+        data in files named like those of MNIST, "custom".
 
     Raises
     ------
@@ -48,13 +50,14 @@ def load(name: str = "auto", directory: str | os.PathLike[str] | None = None) ->
     if name == "digits" and directory is not None:
         raise ValueError(
             f'load: directory must be None for name="digits", which come with the package, '
-            f"got {os.fspath(directory)!r}"
+            f"got {os.fsdecode(directory)!r}"
         )
     if name == "digits":
         return Dataset("digits", *load_digits())
     try:
-        return Dataset("mnist", *load_mnist(directory))
+        train, test = load_mnist(directory)
     except DownloadError as error:
         if name == "mnist":
             raise
         return Dataset("digits", *load_digits(), note=str(error))
+    return Dataset("mnist" if is_published(train, test) else "custom", train, test)

@@ -13,7 +13,7 @@ from urllib.error import HTTPError, URLError
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from cyconv.errors import DownloadError
-from cyconv.files import replacement
+from cyconv.files import make_folder, replacement
 
 CONTACT_SECONDS = 4.0  # to the first byte: without a network, three mirrors take 12 s to say so
 STALL_SECONDS = 10.0  # without any byte, once bytes flow
@@ -134,7 +134,7 @@ class _HttpsOnly(HTTPRedirectHandler):
 def _cached(path: Path) -> Iterator[BinaryIO]:
     """Open a new file beside path that takes its place at the end, or vanishes on an error."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with replacement(path) as file:
             yield file
     except DownloadError:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from cyconv.datasets.download import download
 from cyconv.datasets.idx import read_idx
 from cyconv.errors import DataFormatError, DownloadError
+from cyconv.files import FilePath, opened
 
 Split = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
 
@@ -20,6 +21,9 @@ MIRRORS = (
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
     "https://raw.githubusercontent.com/fgnt/mnist/master/",
 )
+
+# Of the bytes of the four arrays as `load_mnist` returns them, one after another.
+CONTENT_SHA256 = "06b0d1f124c4e5fa796686ade41a9b778edacc8622f2195a352ef479ad44fc16"
 
 
 class _File(NamedTuple):
@@ -54,7 +58,7 @@ FILES = (
 logger = logging.getLogger("cyconv")
 
 
-def load_mnist(directory: str | os.PathLike[str] | None = None) -> tuple[Split, Split]:
+def load_mnist(directory: FilePath | None = None) -> tuple[Split, Split]:
     """Load the 60,000 training and 10,000 test digits of MNIST.
 
     Without `directory` they come from the folder that the environment variable CYCONV_DATA
@@ -63,8 +67,9 @@ def load_mnist(directory: str | os.PathLike[str] | None = None) -> tuple[Split, 
 
     Parameters
     ----------
-    directory : str or path-like, optional
-        A folder with the four files, as published or unzipped. Nothing else is then tried.
+    directory : str, bytes or path-like, optional
+        A folder with the four files, as published or unzipped, each perhaps in a folder of its own
+        name. Nothing else is then tried.
 
     Returns
     -------
@@ -85,64 +90,89 @@ def load_mnist(directory: str | os.PathLike[str] | None = None) -> tuple[Split, 
     Y. LeCun, C. Cortes, C. J. C. Burges, "The MNIST database of handwritten digits", 1998.
     """
     if directory is not None:
-        paths = _search(Path(directory))
+        spellings = _search(Path(os.fsdecode(directory)))
     else:
-        paths = _from_environment() or _from_cache()
+        spellings = _from_environment() or _from_cache()
     x_train, y_train, x_test, y_test = (
-        read_idx(path, file.shape) for path, file in zip(paths, FILES, strict=True)
+        _read(paths, file.shape) for paths, file in zip(spellings, FILES, strict=True)
     )
-    _check_labels(paths[1], y_train)
-    _check_labels(paths[3], y_test)
     return (x_train, y_train), (x_test, y_test)
+
+
+def is_published(train: Split, test: Split) -> bool:
+    """Tell whether these are MNIST itself: other data sets have its names and extents too."""
+    digest = hashlib.sha256()
+    for array in (*train, *test):
+        digest.update(array.data)
+    return digest.hexdigest() == CONTENT_SHA256
 
 
 def find_mnist() -> Path | None:
     """Return the folder that `load_mnist` reads, or None if it would have to download."""
-    paths = _from_environment()
-    if paths:
-        return paths[0].parent
+    if _from_environment():
+        return _environment_directory()
     directory = _cache_directory()
     return None if _lacking(directory) else directory
 
 
-def _search(directory: Path) -> list[Path]:
-    """Return the path of each file in a folder, under any of the names it goes by."""
-    found = [_spelling(directory, file.name) for file in FILES]
-    missing = [file.name for file, path in zip(FILES, found, strict=True) if path is None]
+def _search(directory: Path) -> list[list[Path]]:
+    """Return the paths of each file in a folder, under all of the names it goes by."""
+    found = [_spellings(directory, file.name) for file in FILES]
+    missing = [file.name for file, paths in zip(FILES, found, strict=True) if not paths]
     if missing:
         raise FileNotFoundError(
             f"load_mnist: directory {directory} must hold the four files of MNIST, as "
             f".gz or unzipped; it lacks {', '.join(missing)}. They can be had from {MIRRORS[0]}"
         )
-    return [path for path in found if path is not None]
+    return found
 
 
-def _spelling(directory: Path, name: str) -> Path | None:
-    """Return the path of one file, also as .gz and with the dot that some archives have."""
-    for stem in (name, name.replace("-idx", ".idx")):
-        for path in (directory / f"{stem}.gz", directory / stem):
-            if path.is_file():
-                return path
-    return None
+def _spellings(directory: Path, name: str) -> list[Path]:
+    """Return the paths of one file: as .gz, with a dot, in a folder, as archives have it."""
+    stems = name, name.replace("-idx", ".idx")
+    paths = (
+        directory / folder / f"{stem}{ending}"
+        for folder in ("", *stems)
+        for stem in stems
+        for ending in (".gz", "")
+    )
+    return [path for path in paths if path.is_file()]
 
 
-def _from_environment() -> list[Path] | None:
-    """Return the paths of the files in the folder CYCONV_DATA, or None if it has not all four."""
+def _read(paths: list[Path], shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+    """Return the array in the first of these files that is good."""
+    *others, last = paths
+    for path in others:
+        try:
+            return _read_checked(path, shape)
+        except (DataFormatError, OSError) as error:
+            logger.warning("a file of MNIST is passed over: %s", error)
+    return _read_checked(last, shape)
+
+
+def _environment_directory() -> Path | None:
+    """Return the folder CYCONV_DATA, if there is such a variable."""
     directory = os.environ.get("CYCONV_DATA")
-    if not directory:
+    return Path(os.path.expanduser(directory)) if directory else None
+
+
+def _from_environment() -> list[list[Path]] | None:
+    """Return the paths of the files in the folder CYCONV_DATA, or None if it has not all four."""
+    directory = _environment_directory()
+    if directory is None:
         return None
     try:
-        return _search(Path(directory))
+        return _search(directory)
     except FileNotFoundError as error:
         logger.warning("CYCONV_DATA is passed over: %s", error)
         return None
 
 
-def _from_cache() -> list[Path]:
+def _from_cache() -> list[list[Path]]:
     """Return the paths of the published files, after downloading what is missing or damaged."""
     directory = _cache_directory()
     download(MIRRORS, _lacking(directory), directory)
-    return [directory / f"{file.name}.gz" for file in FILES]
+    return [[directory / f"{file.name}.gz"] for file in FILES]
 
 
 def _lacking(directory: Path) -> dict[str, str]:
@@ -153,11 +183,10 @@ def _lacking(directory: Path) -> dict[str, str]:
 
 def _cache_directory() -> Path:
     """Return the folder that downloads are kept in; it may not exist yet."""
-    if os.environ.get("CYCONV_CACHE"):
-        return Path(os.environ["CYCONV_CACHE"])
+    cache = os.environ.get("CYCONV_CACHE")
     base = os.environ.get("LOCALAPPDATA" if os.name == "nt" else "XDG_CACHE_HOME")
     try:
-        return Path(base or "~/.cache").expanduser() / "cyconv"
+        return Path(cache or Path(base or "~/.cache", "cyconv")).expanduser()
     except RuntimeError as error:
         raise DownloadError(
             "load_mnist: this user has no home folder to keep MNIST in; name a folder with the "
@@ -168,17 +197,19 @@ def _cache_directory() -> Path:
 def _sha256(path: Path) -> str | None:
     """Return the hash of a file, or None if it cannot be read."""
     try:
-        with open(path, "rb") as file:
+        with opened(path, OSError) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return None
 
 
-def _check_labels(path: Path, labels: npt.NDArray[np.uint8]) -> None:
-    """Refuse a label that is not a digit, and name the first."""
-    if labels.max() > 9:
-        index = int(np.argmax(labels > 9))
+def _read_checked(path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+    """Read a file; refuse a label that is not a digit, and name the first."""
+    array = read_idx(path, shape)
+    if array.ndim == 1 and array.max() > 9:
+        index = int(np.argmax(array > 9))
         raise DataFormatError(
-            f"{path}: labels must be 0 to 9, label {index} is {labels[index]}; "
+            f"{path}: labels must be 0 to 9, label {index} is {array[index]}; "
             "the file is damaged, copy it again"
         )
+    return array

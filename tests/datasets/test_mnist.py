@@ -53,6 +53,27 @@ def test_a_directory_may_spell_the_files_in_any_usual_way(tmp_path, fake_mnist, 
     )
 
 
+@pytest.mark.parametrize("folder", [raw_name, dotted_raw_name])
+@pytest.mark.parametrize("spelling", [raw_name, dotted_name])
+def test_each_file_may_lie_in_a_folder_of_its_name(tmp_path, fake_mnist, folder, spelling):
+    contents, arrays = fake_mnist
+    for name, content in contents.items():
+        fill(tmp_path / folder(name), {spelling(name): content})
+    assert_holds(load_mnist(os.fsencode(tmp_path)), arrays)
+
+
+@pytest.mark.parametrize("name", [TRAIN_IMAGES, TEST_LABELS])
+def test_a_bad_file_hides_no_good_one_of_another_spelling(tmp_path, fake_mnist, name, caplog):
+    contents, arrays = fake_mnist
+    bad = contents[TRAIN_LABELS][:-1]
+    directory = fill(tmp_path / "data", {**contents, name: bad, raw_name(name): contents[name]})
+    assert_holds(load_mnist(directory), arrays)
+    assert f"a file of MNIST is passed over: {directory / name}: " in caplog.text
+    (directory / raw_name(name)).write_bytes(bad)
+    with pytest.raises(DataFormatError, match=f"{raw_name(name)}: "):
+        load_mnist(directory)
+
+
 def test_unzipped_files_are_read_too(tmp_path, fake_mnist):
     contents, arrays = fake_mnist
     plain = {raw_name(name): gzip.decompress(content) for name, content in contents.items()}
@@ -127,6 +148,27 @@ def test_the_cache_is_where_the_system_keeps_caches(tmp_path, monkeypatch, publi
     assert_holds(load_mnist(), fake_mnist[1])
 
 
+@pytest.mark.parametrize("variable", ["CYCONV_CACHE", "CYCONV_DATA", "XDG_CACHE_HOME"])
+def test_a_tilde_is_the_home_of_the_user(tmp_path, monkeypatch, published, fake_mnist, variable):
+    if os.name == "nt":
+        pytest.skip("the variables of Windows hold whole paths")
+    monkeypatch.delenv("CYCONV_CACHE")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    fill(tmp_path / "folder", published)
+    fill(tmp_path / "cyconv", published)
+    monkeypatch.setenv(variable, "~" if variable.startswith("XDG") else "~/folder")
+    assert_holds(load_mnist(), fake_mnist[1])
+
+
+def test_a_pipe_in_the_cache_is_not_read(tmp_path, published):
+    if os.name == "nt":
+        pytest.skip("pipes are POSIX's")
+    (tmp_path / "cache").mkdir()
+    os.mkfifo(tmp_path / "cache" / TEST_LABELS)
+    with pytest.raises(DownloadError, match=f"{TEST_LABELS}|no mirror"):
+        load_mnist()
+
+
 def test_a_user_without_a_home_is_told_to_name_a_cache(monkeypatch):
     def homeless(path):
         raise RuntimeError("Could not determine home directory.")
@@ -158,11 +200,12 @@ def test_auto_falls_back_to_the_digits_and_says_why():
 
 
 def test_load_takes_the_set_that_was_asked_for(tmp_path, fake_mnist):
+    """Other data in files of the names and extents of MNIST do not become it."""
     contents, arrays = fake_mnist
     directory = fill(tmp_path / "data", contents)
     for name in ("auto", "mnist"):
         data = load(name, directory)
-        assert (data.name, data.note) == ("mnist", "")
+        assert (data.name, data.note) == ("custom", "")
         assert_holds((data.train, data.test), arrays)
     assert (load("digits").name, load("digits").note) == ("digits", "")
     with pytest.raises(ValueError, match="directory must be None"):
@@ -189,6 +232,8 @@ def test_the_real_digits_are_those_published(real):
     ]
     arrays = [*real[0], *real[1]]
     assert [hashlib.sha256(idx_bytes(array)).hexdigest() for array in arrays] == published
+    assert mnist.is_published(*real)
+    assert not mnist.is_published(*real[::-1])
     assert arrays[1][:5].tolist() == [5, 0, 4, 1, 9]
     assert arrays[3][:5].tolist() == [7, 2, 1, 0, 4]
     assert all(array.dtype == np.uint8 and array.flags.c_contiguous for array in arrays)
