@@ -14,8 +14,10 @@ from cyconv.cli.options import (
     add_data_options,
     add_model_argument,
     add_thread_option,
+    folder_path,
     load_data,
 )
+from cyconv.files import make_folder
 from cyconv.metrics import confusion_matrix, precision_and_recall
 from cyconv.network import Network
 
@@ -43,7 +45,7 @@ def add(commands) -> None:
     option(
         "--plots",
         metavar="DIR",
-        type=Path,
+        type=folder_path,
         help="folder for confusion.png, mistakes.png and filters.png (extra plot)",
     )
     option("--json", action="store_true", help="print the results as JSON")
@@ -114,7 +116,7 @@ def _share(value: float) -> str:
 
 def _draw(folder: Path, network: Network, x, labels, matrix) -> None:
     """Write the pictures; what is written goes to stderr, as stdout may be JSON."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     plots.confusion(matrix, folder / "confusion.png")
     plots.mistakes(x, labels, network.predict_proba(x), folder / "mistakes.png")
     try:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from cyconv.cli.options import add_command, add_model_argument
+from cyconv.cli.options import add_command, add_model_argument, file_path
 from cyconv.export import interface, to_onnx
 from cyconv.network import Network
 
@@ -41,8 +40,8 @@ def run(args) -> int:
     return 0
 
 
-def _onnx_file(text: str) -> Path:
+def _onnx_file(text: str) -> str:
     """Parse the name of the file to write: two arguments in the wrong order cost no network."""
     if not text.endswith(".onnx"):
         raise argparse.ArgumentTypeError(f"must end with .onnx, got {text!r}")
-    return Path(text)
+    return file_path(text)

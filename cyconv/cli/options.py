@@ -7,6 +7,7 @@ import math
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from cyconv import datasets, presets
 
@@ -33,7 +34,10 @@ def add_command(
 def add_model_argument(parser: argparse.ArgumentParser) -> None:
     """Add MODEL."""
     parser.add_argument(
-        "model", metavar="MODEL", help="a network that cyconv train or Network.save wrote"
+        "model",
+        type=file_path,
+        metavar="MODEL",
+        help="a network that cyconv train or Network.save wrote",
     )
 
 
@@ -75,6 +79,21 @@ def positive_number(text: str) -> float:
     return number
 
 
+def file_path(text: str) -> str:
+    """Parse the name of a file, in which ~ is the user's home, as the shell has it in --out ~/run.
+
+    It leaves that alone in --out=~/run.
+    """
+    if not text:
+        raise argparse.ArgumentTypeError("must be a name, got ''")
+    return os.path.expanduser(text)
+
+
+def folder_path(text: str) -> Path:
+    """Parse the name of a folder."""
+    return Path(file_path(text))
+
+
 def thread_count(text: str) -> int:
     """Parse a number of threads, from 1 to four times the cores."""
     number, most = whole_number(1)(text), 4 * (os.cpu_count() or 1)
@@ -94,6 +113,7 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--data",
+        type=folder_path,
         metavar="DIR",
         help="of MNIST (default: $CYCONV_DATA, cache, download)",
     )

@@ -9,7 +9,7 @@ import warnings
 import numpy as np
 
 from cyconv import checks
-from cyconv.cli.options import add_command, add_model_argument
+from cyconv.cli.options import add_command, add_model_argument, file_path
 from cyconv.errors import DataFormatError
 from cyconv.network import Network
 
@@ -40,6 +40,7 @@ def add(commands) -> None:
     add_model_argument(parser)
     parser.add_argument(
         "images",
+        type=file_path,
         metavar="IMAGE",
         nargs="+",
         help="PNG, JPEG, BMP or PGM file of one digit (extra image)",

@@ -20,12 +20,13 @@ from cyconv.cli.options import (
     add_data_options,
     add_preset_option,
     add_thread_option,
+    folder_path,
     load_data,
     positive_number,
     whole_number,
 )
 from cyconv.errors import CheckpointError
-from cyconv.files import replacement
+from cyconv.files import make_folder, replacement
 from cyconv.metrics import confusion_matrix
 from cyconv.optimizers import SGD, Adam, AdamW, BaseOptimizer
 from cyconv.runs import Training, load_training, save_training
@@ -119,8 +120,10 @@ def add(commands) -> None:
     )
     add_thread_option(parser)
     add_data_options(parser)
-    option("--out", metavar="DIR", type=Path, help="folder for checkpoint, model and pictures")
-    option("--resume", metavar="DIR", type=Path, help="go on with the run in that folder")
+    option(
+        "--out", metavar="DIR", type=folder_path, help="folder for checkpoint, model and pictures"
+    )
+    option("--resume", metavar="DIR", type=folder_path, help="go on with the run in that folder")
     parser.set_defaults(dataset=None)
 
 
@@ -196,7 +199,7 @@ def _check_options(args) -> None:
 def _new(args) -> Training:
     """Return a run at its beginning."""
     if args.out:
-        args.out.mkdir(parents=True, exist_ok=True)
+        make_folder(args.out)
         path = args.out / CHECKPOINT
         if path.exists() and not _is_finished(_load(path)):
             raise FileExistsError(
@@ -222,7 +225,7 @@ def _resumed(args) -> Training:
             "writes one"
         )
     training = _load(path)
-    args.dataset = training.settings["dataset"]
+    args.dataset = "digits" if training.settings["dataset"] == "digits" else "mnist"
     return training
 
 

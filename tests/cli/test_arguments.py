@@ -1,8 +1,12 @@
 """The arguments of all commands: each help page fits a screen, and each mistake has a line."""
 
+import argparse
+import os
+import sys
+
 import pytest
 
-from cyconv.cli import main
+from cyconv.cli import evaluate, export, main
 
 
 @pytest.mark.parametrize(
@@ -32,6 +36,9 @@ def test_a_help_page_fits_a_screen_and_has_an_example(command, capsys, monkeypat
         (["train", "--threads", "100000"], "--threads: must be from 1 to"),
         (["train", "--preset", "deep"], "--preset: invalid choice"),
         (["train", "--dataset", "digits", "--data", "."], "--data is a folder of MNIST"),
+        (["train", "--out", ""], "--out: must be a name"),
+        (["train", "--data="], "--data: must be a name"),
+        (["evaluate", ""], "MODEL: must be a name"),
         (["train", "more"], "unrecognized arguments: more"),
         (["fly"], "invalid choice: 'fly'"),
         ([], "required: command"),
@@ -42,3 +49,43 @@ def test_wrong_arguments_exit_with_2_and_a_line_that_helps(arguments, text, caps
         main(arguments)
     assert stopped.value.code == 2
     assert text in capsys.readouterr().err
+
+
+def test_a_tilde_is_the_home_of_the_user_in_every_path(tmp_path, monkeypatch, capsys):
+    """A shell replaces it in --out ~/run, but not in --out=~/run."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "matplotlib.style", None)
+    assert main(["train", "--dataset", "digits", "--epochs", "1", "--out=~/run"]) == 0
+    assert (tmp_path / "run" / "model.safetensors").exists()
+    assert main(["train", "--resume=~/run"]) == 0
+    capsys.readouterr()
+    model = "~/run/model.safetensors"
+    for arguments in (
+        ["evaluate", model, "--data=~/none"],
+        ["train", "--data=~/none"],
+        ["predict", model, "~/none"],
+        ["evaluate", "~/none"],
+    ):
+        assert main(arguments) == 1
+        assert f"{tmp_path}{os.sep}none" in capsys.readouterr().err
+    parser = argparse.ArgumentParser()
+    commands = parser.add_subparsers()
+    for module in (export, evaluate):
+        module.add(commands)
+    assert parser.parse_args(["export", model, "~/d.onnx"]).file == str(tmp_path / "d.onnx")
+    assert parser.parse_args(["evaluate", model, "--plots=~/new"]).plots == tmp_path / "new"
+
+
+def test_the_encoding_of_every_file_is_named(python):
+    """Else it is that of the user's language."""
+    python(
+        """
+        import warnings
+        warnings.simplefilter("error", EncodingWarning)
+        from cyconv.cli import main
+        main(["info"])
+        main(["train", "--dataset", "digits", "--epochs", "1"])
+        """,
+        PYTHONWARNDEFAULTENCODING="1",
+    )
