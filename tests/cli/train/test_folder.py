@@ -7,7 +7,7 @@ import os
 import numpy as np
 import pytest
 
-from cyconv import __version__, files
+from cyconv import __version__, datasets, files
 from cyconv.cli import main, train
 from cyconv.runs import load_training
 from tests.cli.train.runs import FILES, PICTURES, SHORT, bits, child, refusal, rows
@@ -107,6 +107,21 @@ def test_a_disk_that_fills_up_is_told_in_one_line_and_the_run_goes_on_from_the_l
     assert saved.epoch >= max([int(row[0]) for row in rows(out) if row[3]], default=0)
     assert main(["train", "--resume", str(tmp_path)]) == 0
     assert bits(tmp_path) == bits(whole)
+
+
+def test_data_that_only_have_the_names_of_mnist_are_not_called_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets, "load_mnist", lambda directory=None: datasets.load_digits())
+    arguments = ("train", "--epochs", "1", "--dataset", "mnist")
+    assert main([*arguments, "--out", str(tmp_path)]) == 0
+    assert main(["train", "--resume", str(tmp_path)]) == 0
+    assert json.loads((tmp_path / "history.json").read_text())["dataset"] == "custom"
+
+
+def test_a_folder_that_cannot_be_made_is_told_what_to_do(tmp_path, capsys):
+    (tmp_path / "link").symlink_to("nothing")
+    err = refusal([*SHORT, "--out", tmp_path / "link"], capsys)
+    text = "must be a folder, but is a file or a link to nothing; name another, or remove it"
+    assert f"{text}: '{tmp_path}/link'" in err
 
 
 def test_a_folder_that_cannot_be_written_is_told_before_the_training(tmp_path, monkeypatch, capsys):
