@@ -50,6 +50,8 @@ def replacement(path: FilePath) -> Iterator[BinaryIO]:
     path = os.fsdecode(path)
     older = _older(path)
     target = Path(os.path.realpath(path) if os.path.islink(path) else path)
+    if older and not target.exists():  # as of an open file by its link in /proc
+        raise FileNotFoundError(errno.ENOENT, "the file has no name any more", path)
     temporary = target.with_name(f".cyconv-{uuid.uuid4().hex}.tmp")
     _sweep(target.parent)
 

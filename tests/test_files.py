@@ -158,6 +158,16 @@ def test_a_link_stays_and_its_target_is_replaced(write, there, tmp_path):
     assert os.listdir(target.parent) == [target.name]
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="only Linux has these links")
+def test_an_open_file_without_a_name_is_not_replaced_by_another(write, tmp_path):
+    with open(tmp_path / "file", "xb") as file:
+        os.remove(tmp_path / "file")
+        (tmp_path / "link.png").symlink_to(f"/proc/self/fd/{file.fileno()}")
+        with pytest.raises(FileNotFoundError, match=f"no name any more: '{tmp_path}/link.png'"):
+            write(tmp_path / "link.png")
+    assert os.listdir(tmp_path) == ["link.png"]
+
+
 def test_another_name_of_a_file_keeps_the_older_content(write, tmp_path):
     """As a snapshot of hard links needs it."""
     path, snapshot = tmp_path / "file.png", tmp_path / "snapshot"
