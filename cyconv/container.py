@@ -52,22 +52,20 @@ def encode(tensors: dict[str, np.ndarray], header) -> bytes:
 
 def read(path: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Return the tensors and the header of a file, which has a format, its digest checked."""
-    try:
-        with opened(path, CheckpointError) as file:
+    with opened(path, CheckpointError) as file:
+        try:
             data, metadata = _content(file)
-        tensors = safetensors.numpy.load(data)
-        match = _find_digest(data)
-        digest = hashlib.sha256(data[: match.start(1)] + b"0" * 64)
-        digest.update(memoryview(data)[match.end(1) :])
-        damaged = digest.hexdigest().encode() != match[1]
-        header = json.loads(metadata["cyconv"])["header"]
-        header["format"]
-    except CheckpointError:
-        raise
-    except BAD as error:
-        raise CheckpointError(
-            f"{path}: this is not a complete safetensors file of cyconv ({_reason(error)})"
-        ) from None
+            tensors = safetensors.numpy.load(data)
+            match = _find_digest(data)
+            digest = hashlib.sha256(data[: match.start(1)] + b"0" * 64)
+            digest.update(memoryview(data)[match.end(1) :])
+            damaged = digest.hexdigest().encode() != match[1]
+            header = json.loads(metadata["cyconv"])["header"]
+            header["format"]
+        except BAD as error:
+            raise CheckpointError(
+                f"{path}: this is not a complete safetensors file of cyconv ({_reason(error)})"
+            ) from None
     if damaged:
         raise CheckpointError(f"{path}: the file is damaged; its digest does not match its content")
     return tensors, header
