@@ -127,6 +127,18 @@ def test_a_file_keeps_its_mode_and_is_open_to_nobody_more_meanwhile(mode, tmp_pa
     assert stat.S_IMODE(path.stat().st_mode) == mode
 
 
+def test_where_modes_cannot_be_changed_a_file_is_not_opened_to_more(tmp_path, monkeypatch):
+    def unable(*_):
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    path = tmp_path / "file"
+    path.write_bytes(b"")
+    path.chmod(0o600)
+    monkeypatch.setattr(files.shutil, "copystat", unable)
+    tiny().save(path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="root gives files away")
 def test_a_file_keeps_its_owner(write, tmp_path):
     path = tmp_path / "file.png"
