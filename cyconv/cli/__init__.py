@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import os
+import errno
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 
 from cyconv import __version__
 from cyconv.cli import bench, evaluate, export, info, predict, train, verify
+from cyconv.cli.streams import Errors, Output, OutputError, open_closed
 from cyconv.threads import set_num_threads
+
+FAILURES = OSError, ValueError, RuntimeError, MemoryError, ArithmeticError, ImportError
 
 
 def main(arguments=None) -> int:
@@ -21,23 +25,33 @@ def main(arguments=None) -> int:
         prog="cyconv", description="Convolutional networks on the CPU.", allow_abbrev=False
     )
     parser.add_argument("--version", action="version", version=f"cyconv {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    commands = parser.add_subparsers(dest="command", metavar="command")
     for module in (train, evaluate, predict, export, verify, bench, info):
         module.add(commands)
-    args = parser.parse_args(arguments)
-    try:
-        if getattr(args, "threads", None):
-            set_num_threads(args.threads)
-        code = args.run(args)
-        sys.stdout.flush()
-        return code
-    except BrokenPipeError:
-        # Whoever read the output has seen enough; what is left of it must not fail at the exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except KeyboardInterrupt:
-        print("\nstopped", file=sys.stderr)
-        return 130
-    except (OSError, ValueError, RuntimeError, MemoryError, ArithmeticError, ImportError) as error:
-        print(f"cyconv {args.command}: {error}", file=sys.stderr)
-        return 1
+    open_closed()
+    who = parser.prog
+    with redirect_stdout(Output(sys.stdout)), redirect_stderr(Errors(sys.stderr)):
+        try:
+            try:
+                args = parser.parse_args(arguments)
+                if not args.command:
+                    parser.print_help()
+                    return 0
+                who = f"{who} {args.command}"
+                if getattr(args, "threads", None):
+                    set_num_threads(args.threads)
+                return args.run(args)
+            finally:
+                sys.stdout.flush()
+        except OutputError as error:
+            # A reader that has seen enough is not an error, unless it stopped a run that was saved.
+            reader_left = error.errno == errno.EPIPE
+            if not reader_left or error.filename:
+                print(f"{who}: {error}", file=sys.stderr)
+            return 141 if reader_left else 1
+        except KeyboardInterrupt:
+            print("\nstopped", file=sys.stderr)
+            return 130
+        except FAILURES as error:
+            print(f"{who}: {error}", file=sys.stderr)
+            return 1

@@ -8,10 +8,10 @@ import pytest
 
 from cyconv.cli import evaluate, export, main
 
+COMMANDS = "train", "evaluate", "predict", "export", "verify", "bench", "info"
 
-@pytest.mark.parametrize(
-    "command", ("train", "evaluate", "predict", "export", "verify", "bench", "info")
-)
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_a_help_page_fits_a_screen_and_has_an_example(command, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit) as stopped:
@@ -41,7 +41,6 @@ def test_a_help_page_fits_a_screen_and_has_an_example(command, capsys, monkeypat
         (["evaluate", ""], "MODEL: must be a name"),
         (["train", "more"], "unrecognized arguments: more"),
         (["fly"], "invalid choice: 'fly'"),
-        ([], "required: command"),
     ],
 )
 def test_wrong_arguments_exit_with_2_and_a_line_that_helps(arguments, text, capsys):
@@ -89,3 +88,10 @@ def test_the_encoding_of_every_file_is_named(python):
         """,
         PYTHONWARNDEFAULTENCODING="1",
     )
+
+
+def test_alone_it_lists_its_commands(capsys):
+    assert main([]) == 0
+    out = capsys.readouterr().out
+    for command in COMMANDS:
+        assert f"\n    {command} " in out

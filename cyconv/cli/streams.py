@@ -1,0 +1,81 @@
+"""Standard streams that are closed, cannot encode a name, or cannot be written."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+
+class OutputError(OSError):
+    """Standard output cannot be written; `filename` is what holds the work done so far, if any."""
+
+    def __str__(self) -> str:
+        return f"standard output: {self.strerror}"
+
+
+def open_closed() -> None:
+    """Open os.devnull in place of each standard stream that is closed.
+
+    Otherwise a file that is opened later gets the stream's number, and with it whatever a C library
+    writes to the stream.
+    """
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - until the end
+
+
+class Errors:
+    """Standard error: what cannot be written is dropped, as there is nowhere else to say so."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        self._do(self._stream.write, text)
+        return len(text)
+
+    def flush(self) -> None:
+        self._do(self._stream.flush)
+
+    def _do(self, function: Callable[..., Any], *arguments) -> None:
+        try:
+            function(*arguments)
+        except OSError as error:
+            with suppress(OSError):  # what is still in the buffer must not fail at the exit
+                number = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(number, self._stream.fileno())
+                os.close(number)
+            self._failed(error)
+
+    def _failed(self, error: OSError) -> None:
+        pass
+
+
+class Output(Errors):
+    """Standard output: what cannot be written is an OutputError, then and ever after.
+
+    One that a library has caught, as argparse does, is thus found by the next flush.
+    """
+
+    _error: OutputError | None = None
+
+    def _do(self, function: Callable[..., Any], *arguments) -> None:
+        if self._error:
+            raise self._error
+        super()._do(function, *arguments)
+
+    def _failed(self, error: OSError) -> None:
+        self._error = OutputError(error.errno, error.strerror)
+        raise self._error from None
