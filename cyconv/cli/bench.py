@@ -13,6 +13,7 @@ from cyconv.cli.options import (
     add_command,
     add_preset_option,
     add_thread_option,
+    plural,
     positive_number,
 )
 from cyconv.measure import Convolution
@@ -161,8 +162,7 @@ def _speed(batch, operations, seconds, peak) -> dict:
 def _print(record) -> None:
     """Print the two tables of a network."""
     peaks = [
-        f"{peak:.0f} GFLOP/s on {n} thread{'s' * (n > 1)}"
-        for n, peak in record["sgemm_gflops"].items()
+        f"{peak:.0f} GFLOP/s on {plural(n, 'thread')}" for n, peak in record["sgemm_gflops"].items()
     ]
     print(f"\n{record['preset']} network, {record['parameters']:,} parameters")
     print(f"share: of a large sgemm, {', '.join(peaks)}")
@@ -177,7 +177,10 @@ def _print(record) -> None:
             rate, gflops, share = speed.values()
             cells += [f"{rate:,.0f}", f"{gflops:.1f}", f"{share:.0%}"]
         print_row([*cells, *[f"{task['speed_up']:.2f}"] * more], widths)
-    print()
+    print(
+        f"\nnot equal work: the naive loops take few images on one thread, cyconv takes\n"
+        f"{LAYER_BATCH} on {plural(counts[-1], 'thread')}"
+    )
     print_row(LAYER_HEAD, LAYER_WIDTHS)
     for layer in record["times_as_fast_as_naive"]:
         name, *factors = layer.values()

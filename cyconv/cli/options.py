@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import math
 import os
 import sys
@@ -10,6 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cyconv import datasets, presets
+
+IMAGE, CLASSES = (28, 28, 1), 10  # of every data set that the commands know
+HISTORY = "history.json"  # in the folder of a training run, beside its network
 
 
 def add_command(
@@ -128,6 +132,18 @@ def load_data(args: argparse.Namespace) -> datasets.Dataset:
         text = "MNIST is not available; using the digits bundled with cyconv."
         print(f"{data.note}\n{text}\n", file=sys.stderr)
     return data
+
+
+def plural(count: int, noun: str) -> str:
+    """Return a number with its noun."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
+def data_digest(x, labels) -> str:
+    """Return the SHA-256 of training images and their labels."""
+    digest = hashlib.sha256(x)
+    digest.update(labels)
+    return digest.hexdigest()
 
 
 def add_thread_option(parser: argparse.ArgumentParser) -> None:

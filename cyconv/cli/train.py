@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
+import math
 import os
 import signal
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tqdm import tqdm
 
 from cyconv import __version__, plots, presets
 from cyconv.cli.options import (
+    CLASSES,
+    HISTORY,
+    IMAGE,
     add_command,
     add_data_options,
     add_preset_option,
     add_thread_option,
+    data_digest,
     folder_path,
     load_data,
+    plural,
     positive_number,
     whole_number,
 )
+from cyconv.cli.streams import OutputError
 from cyconv.errors import CheckpointError
 from cyconv.files import make_folder, replacement
 from cyconv.metrics import confusion_matrix
@@ -34,10 +42,14 @@ from cyconv.schedules import SCHEDULES
 from cyconv.threads import get_num_threads
 from cyconv.training import Callback, KeepBest, Progress
 
-IMAGE, CLASSES = (28, 28, 1), 10  # of every data set that this command knows
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
+
 HELD_OUT = 12  # one training image in 12 is held out to find the best epoch: 5,000 of MNIST
 SAVING = 0.01  # largest share of the run spent saving, first and last save excepted
-CHECKPOINT, MODEL, HISTORY = "checkpoint.safetensors", "model.safetensors", "history.json"
+CHECKPOINT, MODEL = "checkpoint.safetensors", "model.safetensors"
 # By the option's name: what makes an optimizer from a learning rate, and the default rate.
 OPTIMIZERS: dict[str, tuple[Callable[[float], BaseOptimizer], float]] = {
     "adam": (Adam, 2e-3),
@@ -130,16 +142,30 @@ def add(commands) -> None:
 def run(args) -> int:
     """Train as the arguments say, and print what a person wants to know."""
     _check_options(args)
+    folder = args.resume or args.out
+    if args.resume and not (folder / CHECKPOINT).exists():
+        raise FileNotFoundError(
+            f"{folder} holds no run: there is no {CHECKPOINT} in it; cyconv train --out DIR "
+            "writes one"
+        )
+    if args.out:
+        make_folder(folder)
+    with _alone(folder):
+        return _run(args, folder)
+
+
+def _run(args, folder: Path | None) -> int:
+    """Train in a folder that no other process writes."""
     training = _resumed(args) if args.resume else _new(args)
-    folder, settings, progress = args.resume or args.out, training.settings, training.progress
+    settings, progress = training.settings, training.progress
     data = load_data(args)
     settings["dataset"] = data.name
     x, labels = data.train
     _check_data(args, settings, x, labels)
     held = len(x) // HELD_OUT
     print(
-        f"cyconv {__version__}, {get_num_threads()} threads, {data.name}: {len(x) - held:,} "
-        f"training, {held:,} validation and {len(data.test[0]):,} test images\n"
+        f"cyconv {__version__}, {plural(get_num_threads(), 'thread')}, {data.name}: "
+        f"{len(x) - held:,} training, {held:,} validation and {len(data.test[0]):,} test images\n"
     )
     print(training.network.summary() + "\n")
     if args.resume:
@@ -164,11 +190,18 @@ def run(args) -> int:
                 )
             except FloatingPointError as error:  # going on would lead to the same step
                 raise FloatingPointError(f"{error}{report.kept()}") from error
+            except OutputError as error:
+                if not folder:
+                    raise
+                report.save()
+                error.strerror, error.filename = f"{error.strerror}{report.way_on()}", folder
+                raise
             except OSError as error:
                 raise type(error)(f"{error}{report.way_on()}") from error
             finally:
                 report.close()
         report.save()
+    _tell_divergence(training)
     if not _is_finished(training):
         print(f"stopped after {_place(progress)}{report.way_on()}")
         return 130
@@ -176,11 +209,12 @@ def run(args) -> int:
     accuracy = training.network.evaluate(*data.test)[1]
     if folder:
         _record(training, folder, accuracy)
-        _draw(training, folder, *data.test)
         print(f"\nthe best network is {folder / MODEL}; cyconv evaluate and predict take it")
     best = training.best
     print(f"\nbest epoch {best.epoch}: validation accuracy {best.accuracy:.4f}")
-    print(f"test accuracy {accuracy:.4f}")
+    print(f"test accuracy {accuracy:.4f}", flush=True)
+    if folder:
+        _draw(training, folder, *data.test)
     return 0
 
 
@@ -198,14 +232,14 @@ def _check_options(args) -> None:
 
 def _new(args) -> Training:
     """Return a run at its beginning."""
-    if args.out:
-        make_folder(args.out)
-        path = args.out / CHECKPOINT
-        if path.exists() and not _is_finished(_load(path)):
-            raise FileExistsError(
-                f"{args.out} holds a run that is not finished: go on with --resume {args.out}, or "
-                "choose another folder"
-            )
+    for path in (args.out / name for name in (CHECKPOINT, MODEL, HISTORY) if args.out):
+        if path.exists():
+            holds, advice = path.name, "delete it first"
+            if path.name == CHECKPOINT and _is_finished(_load(path)):
+                holds = "a finished run"
+            elif path.name == CHECKPOINT:
+                holds, advice = "a run that is not finished", f"go on with --resume {args.out}"
+            raise FileExistsError(f"{args.out} holds {holds}: {advice}, or choose another folder")
     make, rate = OPTIMIZERS[args.optimizer]
     return Training(
         getattr(presets, args.preset)(seed=args.seed, input_shape=IMAGE, classes=CLASSES),
@@ -218,15 +252,31 @@ def _new(args) -> Training:
 
 def _resumed(args) -> Training:
     """Return the run in a folder, where it stood."""
-    path = args.resume / CHECKPOINT
-    if not path.exists():
-        raise FileNotFoundError(
-            f"{args.resume} holds no run: there is no {CHECKPOINT} in it; cyconv train --out DIR "
-            "writes one"
-        )
-    training = _load(path)
+    training = _load(args.resume / CHECKPOINT)
     args.dataset = "digits" if training.settings["dataset"] == "digits" else "mnist"
     return training
+
+
+@contextmanager
+def _alone(folder: Path | None) -> Iterator[None]:
+    """Keep other processes out of a folder; the lock ends with its process, however that ends."""
+    if folder is None or fcntl is None:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BlockingIOError(
+                f"another cyconv train is running in {folder}: wait for its end, or choose another "
+                "folder"
+            ) from None
+        except OSError:  # a file system without locks
+            pass
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _load(path: Path) -> Training:
@@ -242,10 +292,25 @@ def _check_data(args, settings, x, labels) -> None:
     """Note which data a run is trained on, or raise ValueError if they are others now."""
     if not (args.resume or args.out):
         return
-    digest = hashlib.sha256(x)
-    digest.update(labels)
-    if settings.setdefault("data_sha256", digest.hexdigest()) != digest.hexdigest():
+    digest = data_digest(x, labels)
+    if settings.setdefault("data_sha256", digest) != digest:
         raise ValueError(f"{args.resume} was trained on other data; name their folder with --data")
+
+
+def _tell_divergence(training: Training) -> None:
+    """Say so if the last epoch's loss is far worse than that of guessing."""
+    losses, guessing = training.progress.history.loss, math.log(CLASSES)
+    if losses and losses[-1] > 2 * guessing:
+        print(
+            f"\nthe run diverged: its loss is {_loss(losses[-1])}, that of guessing "
+            f"{guessing:.4f}; try a --learning-rate smaller than "
+            f"{training.optimizer.learning_rate:g}"
+        )
+
+
+def _loss(value: float) -> str:
+    """Return a loss that leaves a gap to its neighbours in the table."""
+    return f"{value:.4f}" if value < 1000 else f"{value:.2e}"
 
 
 def _is_finished(training: Training) -> bool:
@@ -300,19 +365,27 @@ class _Interrupt:
         self.noted = False
 
     def __enter__(self) -> _Interrupt:
-        if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, self._note)
+        # A signal that the parent ignores, as a shell does for a job in the background, stays so; a
+        # handler that is not Python's could not be restored.
+        self._before = signal.getsignal(signal.SIGINT)
+        self._noting = (
+            threading.current_thread() is threading.main_thread()
+            and self._before not in (signal.SIG_IGN, None)
+        )
+        if self._noting:
+            signal.signal(signal.SIGINT, self._note)
         return self
 
     def __exit__(self, *_) -> None:
-        if threading.current_thread() is threading.main_thread():
+        if self._noting:
             signal.signal(signal.SIGINT, self._before)
 
     def _note(self, *_) -> None:
         self.noted = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
         # What is being written, as the bar may be, print cannot enter a second time.
-        os.write(2, b"\nstopping after this step; once more stops at once\n")
+        with suppress(OSError, ValueError):
+            os.write(sys.stderr.fileno(), b"\nstopping after this step; once more stops at once\n")
 
 
 class _Report(Callback):
@@ -354,7 +427,7 @@ class _Report(Callback):
             self.save()
             mark = "  saved"
         print(
-            f"{place:>7}{history.loss[-1]:9.4f}{history.val_loss[-1]:10.4f}"
+            f"{place:>7}{_loss(history.loss[-1]):>9}{_loss(history.val_loss[-1]):>10}"
             f"{history.val_accuracy[-1]:14.4f}{speed:11,.0f}{mark}",
             flush=True,
         )

@@ -3,6 +3,10 @@
 import errno
 import json
 import os
+import shutil
+import subprocess
+import sys
+import textwrap
 
 import numpy as np
 import pytest
@@ -44,15 +48,116 @@ def test_a_run_that_is_not_finished_is_not_overwritten(tmp_path, capsys):
     assert child("at(Adam, 'step', 30)", *SHORT, "--out", tmp_path).returncode == 130
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     err = refusal([*SHORT, "--out", tmp_path], capsys)
-    assert f"{tmp_path} holds a run that is not finished: go on with --resume {tmp_path}" in err
+    assert (
+        f"{tmp_path} holds a run that is not finished: choose another folder, or go on with " in err
+    )
+    assert f" --resume {tmp_path}\n" in err
     assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
 
-def test_a_run_that_is_finished_makes_room_for_a_new_one(whole, tmp_path):
-    assert main([*SHORT, "--out", str(tmp_path), "--seed", "3"]) == 0
-    assert bits(tmp_path) != bits(whole)
+@pytest.mark.parametrize("left", ([], ["model.safetensors"], ["history.json"]))
+def test_a_run_that_is_finished_is_not_overwritten_nor_mixed_with_another(
+    left, whole, tmp_path, capsys
+):
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    if left:
+        for name in FILES - {*left}:
+            (folder / name).unlink()
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    err = refusal([*SHORT, "--out", folder, "--preset", "wide"], capsys)
+    what = left[0] if left else "a finished run"
+    assert f"{folder} holds {what}: delete it first, or choose another folder" in err
+    assert before == {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("option", ("--out", "--resume"))
+def test_a_run_that_another_process_goes_on_with_is_left_alone(option, whole, tmp_path, capsys):
+    """Until that process is killed: nothing of its lock remains."""
+    pytest.importorskip("fcntl")
+    begin = """
+        import os, sys, time
+        sys.modules["matplotlib"] = None
+        from cyconv.cli import main, train
+        def wait(*_):
+            print("waits", flush=True)
+            time.sleep(60)
+        if sys.argv[1] == "--out":
+            train._Report.on_batch_end = wait
+        else:
+            train.load_data = wait
+        sys.exit(main(["train", *sys.argv[1:]]))
+    """
+    folder = tmp_path / "run"
+    more = SHORT[1:]
+    if option == "--resume":
+        more = ()
+        shutil.copytree(whole, folder)
+    code = textwrap.dedent(begin)
+    command = [sys.executable, "-c", code, option, folder, *more]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert any(line == "waits\n" for line in process.stdout)
+            for arguments in (["train", "--resume", folder], [*SHORT, "--out", folder]):
+                assert f"another cyconv train is running in {folder}: " in refusal(
+                    arguments, capsys
+                )
+        finally:
+            process.kill()
+    assert main(["train", "--resume", str(folder)]) == 0
+    assert bits(folder) == bits(whole)
+    assert {path.name for path in folder.iterdir()} == FILES
+
+
+def test_without_locks_it_trains_all_the_same(whole, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "fcntl", None)
     assert main([*SHORT, "--out", str(tmp_path)]) == 0
     assert bits(tmp_path) == bits(whole)
+
+
+def test_a_file_system_without_locks_is_as_good(whole, tmp_path, monkeypatch):
+    def flock(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(pytest.importorskip("fcntl"), "flock", flock)
+    assert main([*SHORT, "--out", str(tmp_path)]) == 0
+    assert bits(tmp_path) == bits(whole)
+
+
+@pytest.mark.parametrize("error", ("ValueError('Key backend')", "OSError(5, 'I/O')", "KeyError(1)"))
+def test_whatever_the_import_of_matplotlib_raises_costs_the_pictures_only(error, tmp_path):
+    (tmp_path / "matplotlib.py").write_text(f"raise {error}")
+    done = subprocess.run(
+        [sys.executable, "-m", "cyconv", *SHORT, "--out", tmp_path / "run"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])},
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    results, pictures = done.stdout.split("\nno pictures: ")
+    assert "test accuracy" in results and "matplotlib cannot be imported" in pictures
+
+
+def test_a_picture_that_cannot_be_written_comes_after_the_results(tmp_path, monkeypatch, capsys):
+    monkeypatch.undo()
+    pytest.importorskip("matplotlib")
+    (tmp_path / "history.png").mkdir()
+    assert main([*SHORT, "--out", str(tmp_path)]) == 1
+    out, err = capsys.readouterr()
+    assert "test accuracy" in out and "best epoch" in out
+    assert err.count("\n") == 1 and f"{tmp_path}/history.png" in err
+
+
+def test_a_run_that_diverges_says_so_and_keeps_its_table_and_files(tmp_path, capsys):
+    assert main([*SHORT, "--learning-rate", "100", "--out", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    table = [line.split() for line in out.splitlines() if "/2 " in line]
+    assert [row[0] for row in table] == ["1/2", "2/2"] and float(table[1][1]) > 1000
+    assert "the run diverged: its loss is " in out and "--learning-rate smaller than 100" in out
+    assert {path.name for path in tmp_path.iterdir()} >= FILES
+    assert main(SHORT) == 0
+    assert "diverged" not in capsys.readouterr().out
 
 
 def test_a_run_that_diverges_names_its_step_and_the_last_good_checkpoint(tmp_path, capsys):

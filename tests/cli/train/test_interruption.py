@@ -88,3 +88,24 @@ def test_after_the_command_ctrl_c_is_what_it_was():
     before = signal.getsignal(signal.SIGINT)
     assert main(SHORT) == 0
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_signal_that_the_parent_ignores_stays_ignored():
+    """As of a job in the background of a script."""
+    ignored = "signal.signal(signal.SIGINT, signal.SIG_IGN)\nat(Adam, 'step', 3, times=2)"
+    done = child(ignored, *SHORT)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "test accuracy" in done.stdout
+
+
+def test_a_handler_that_is_not_pythons_is_left_alone():
+    done = child("signal.getsignal = lambda _: None\nsignal.signal = None", *SHORT)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_note_of_ctrl_c_is_not_written_to_a_file_that_has_the_number_of_stderr(tmp_path):
+    """The file is opened where stderr was, before the command begins."""
+    path = tmp_path / "file"
+    patch = f"os.close(2); sys.stderr = None; file = open({str(path)!r}, 'w')\nat(Adam, 'step', 3)"
+    assert child(patch, *SHORT).returncode == 130
+    assert path.read_bytes() == b""

@@ -1,0 +1,103 @@
+"""Standard streams that are closed, full, or cannot encode a name: no result and no run is lost."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from cyconv.cli import main
+from cyconv.runs import load_training
+from tests.cli.train.runs import SHORT, bits, never_stopped, rows
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="the shell's redirections")
+QUIET = (
+    "import sys; sys.modules['matplotlib'] = None; from cyconv.cli import main; sys.exit(main())"
+)
+FULL = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+
+
+def shell(redirections, *arguments, **environment):
+    """Run the command with the redirections of a shell."""
+    return subprocess.run(
+        ["sh", "-c", f'"$@" {redirections}', "sh", sys.executable, "-c", QUIET, *arguments],
+        capture_output=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "", **environment},
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize("closed", ("<&-", ">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"))
+@pytest.mark.parametrize("arguments", (SHORT, ("info",)))
+def test_a_closed_stream_changes_nothing_else(closed, arguments):
+    done = shell(closed, *arguments)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert bool(done.stdout) == (">&-" not in closed.replace("2>&-", ""))
+
+
+def test_no_file_of_a_run_gets_the_number_of_a_closed_stream(tmp_path):
+    code = (
+        "import os, sys; from cyconv.cli import main\nmain(['info'])\n"
+        "numbers = [os.readlink(f'/proc/self/fd/{n}') for n in range(3)]\n"
+        "open(sys.argv[1], 'w').write(' '.join(numbers))"
+    )
+    if not os.path.exists("/proc/self/fd"):
+        pytest.skip("needs /proc")
+    path = tmp_path / "numbers"
+    command = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable, "-c", code, path]
+    assert subprocess.run(command, timeout=60).returncode == 0
+    assert path.read_text().split() == ["/dev/null"] * 3
+
+
+@pytest.mark.parametrize("encoding", ("cp1252", "ascii", "latin-1:strict"))
+def test_a_name_that_the_output_cannot_encode_is_printed_with_escapes(encoding, tmp_path):
+    folder = tmp_path / "数"
+    done = shell("", *SHORT, "--out", folder, PYTHONIOENCODING=encoding)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"\\u6570/model.safetensors" in done.stdout and b"test accuracy" in done.stdout
+    for command in (
+        ("train", "--resume", folder),
+        ("evaluate", folder / "model.safetensors", "--dataset", "digits"),
+        ("evaluate", folder / "model.safetensors", "--dataset", "digits", "--json"),
+    ):
+        done = shell("", *command, PYTHONIOENCODING=encoding)
+        assert (done.returncode, done.stderr) == (0, b"") and b"\\u6570" in done.stdout
+
+
+@FULL
+@pytest.mark.parametrize("unbuffered", ("", "1"))
+@pytest.mark.parametrize("arguments", ((), ("--help",), ("info",), SHORT))
+def test_a_full_disk_behind_the_output_is_told_in_one_line(arguments, unbuffered):
+    done = shell("> /dev/full", *arguments, PYTHONUNBUFFERED=unbuffered)
+    name = f"cyconv {arguments[0]}" if arguments and arguments[0].isalpha() else "cyconv"
+    assert done.returncode == 1
+    assert done.stderr.decode() == f"{name}: standard output: No space left on device\n"
+
+
+@FULL
+def test_a_full_disk_behind_the_errors_changes_nothing():
+    done = shell("2> /dev/full", *SHORT)
+    assert done.returncode == 0 and len(rows(done.stdout.decode())) == 2
+    assert shell("2> /dev/full", "evaluate", "nothing").returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("redirection", "text"),
+    [
+        ("| true", "Broken pipe"),
+        pytest.param("> /dev/full", "No space left on device", marks=FULL),
+    ],
+)
+def test_a_run_whose_output_breaks_is_saved_and_goes_on_to_the_same_bits(
+    redirection, text, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "matplotlib.style", None)
+    folder = tmp_path / "run"
+    done = shell(redirection, *SHORT, "--out", folder)
+    assert done.stderr.decode() == (
+        f"cyconv train: standard output: {text}; {folder}/checkpoint.safetensors holds the run "
+        f"after epoch 1, where cyconv train --resume {folder} goes on\n"
+    )
+    assert load_training(folder / "checkpoint.safetensors").progress.epoch == 1
+    assert main(["train", "--resume", str(folder)]) == 0
+    assert bits(folder) == bits(never_stopped(tmp_path / "whole", SHORT))
