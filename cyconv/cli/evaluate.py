@@ -10,13 +10,18 @@ from pathlib import Path
 from cyconv import __version__, plots
 from cyconv.checks import shape_text
 from cyconv.cli.options import (
+    CLASSES,
+    HISTORY,
+    IMAGE,
     add_command,
     add_data_options,
     add_model_argument,
     add_thread_option,
+    data_digest,
     folder_path,
     load_data,
 )
+from cyconv.datasets import Dataset
 from cyconv.files import make_folder
 from cyconv.metrics import confusion_matrix, precision_and_recall
 from cyconv.network import Network
@@ -54,18 +59,19 @@ def add(commands) -> None:
 def run(args) -> int:
     """Print loss, accuracy, and the confusion matrix with precision and recall of each class."""
     network = Network.load(args.model)
+    _check_fit(args.model, network)
     data = load_data(args)
+    trained_on = _tell_other_data(Path(args.model), data)
     x, labels = data.test
-    classes = int(labels.max()) + 1
-    _check_fit(args.model, network, data.name, x.shape[1:], classes)
     loss, accuracy = network.evaluate(x, labels)
-    matrix = confusion_matrix(labels, network.predict(x), classes)
+    matrix = confusion_matrix(labels, network.predict(x), CLASSES)
     precision, recall = precision_and_recall(matrix)
     if args.json:
         record = {
             "cyconv": __version__,
             "model": args.model,
             "dataset": data.name,
+            "trained_on": trained_on,
             "images": len(x),
             "loss": loss,
             "accuracy": accuracy,
@@ -85,14 +91,27 @@ def run(args) -> int:
     return 0
 
 
-def _check_fit(model: str, network: Network, name: str, shape: tuple, classes: int) -> None:
-    """Raise ValueError unless the network takes images of this shape to this number of classes."""
+def _check_fit(model: str, network: Network) -> None:
+    """Raise ValueError unless the network takes the images of the data sets to their classes."""
     taken, given = network.input_shape, network.output_shape
-    if taken not in (shape, (*shape, 1)) or given != (classes,):
+    if taken not in (IMAGE, IMAGE[:2]) or given != (CLASSES,):
         raise ValueError(
-            f"{model}: the network must take images {shape_text((*shape, 1))} to {classes} classes "
-            f"to read {name}, it takes {shape_text(taken)} to {shape_text(given)}"
+            f"{model}: the network must take images {shape_text(IMAGE)} to {CLASSES} classes, it "
+            f"takes {shape_text(taken)} to {shape_text(given)}"
         )
+
+
+def _tell_other_data(model: Path, data: Dataset) -> str | None:
+    """Return the data set that the history beside a network names; say so if it is another one."""
+    try:
+        record = json.loads(model.with_name(HISTORY).read_text(encoding="utf-8"))
+        name, digest = str(record["dataset"]), record["data_sha256"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return None
+    if digest != data_digest(*data.train):
+        which = name if name != data.name else f"other files of {name}"
+        print(f"note: {model} was trained on {which}, not on this {data.name}", file=sys.stderr)
+    return name
 
 
 def _table(matrix, precision, recall) -> str:

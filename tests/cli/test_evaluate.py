@@ -1,6 +1,7 @@
 """cyconv evaluate as a person runs it."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,39 @@ def test_a_network_for_other_data_is_refused_in_one_line(tmp_path, capsys):
         assert err.startswith(f"cyconv evaluate: {path}: the network must take images (28, 28, 1) ")
         assert text in err and err.count("\n") == 1 and not out
     assert evaluate(saved(tmp_path, (28, 28))) == 0
+
+
+def test_the_network_is_looked_at_before_the_data(tmp_path, capsys):
+    path = saved(tmp_path, (32, 32, 3))
+    assert main(["evaluate", str(path), "--data", str(tmp_path / "none")]) == 1
+    assert "the network must take images" in capsys.readouterr().err
+
+
+def test_other_data_than_it_was_trained_on_are_a_note(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib.style", None)
+    folder, (x, labels) = str(tmp_path / "run"), datasets.load_digits()[0]
+    assert main(["train", "--dataset", "digits", "--epochs", "1", "--out", folder]) == 0
+    capsys.readouterr()
+    path = f"{folder}/model.safetensors"
+    assert evaluate(path, "--json") == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["trained_on"] == "digits" and err == ""
+    for dataset, which in (("mnist", "digits"), ("digits", "other files of digits")):
+        other = datasets.Dataset(dataset, (x, (labels + 1) % 10), TEST)
+        monkeypatch.setattr(datasets, "load", lambda *_, other=other: other)
+        assert evaluate(path) == 0
+        out, err = capsys.readouterr()
+        assert err == f"note: {path} was trained on {which}, not on this {dataset}\n"
+        assert "accuracy" in out
+
+
+@pytest.mark.parametrize("history", (b"", b"\xff", b"[]", b"{}", b"[" * 100_000))
+def test_a_history_that_is_none_says_nothing_of_the_data(history, tmp_path, capsys):
+    path = saved(tmp_path)
+    (tmp_path / "history.json").write_bytes(history)
+    assert evaluate(path, "--json") == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["trained_on"] is None and err == ""
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no network", "cut"])
