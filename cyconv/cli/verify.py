@@ -13,6 +13,7 @@ from cyconv.cli.options import (
     add_command,
     add_preset_option,
     add_thread_option,
+    plural,
     whole_number,
 )
 from cyconv.geometry import pair
@@ -26,10 +27,12 @@ examples:
   cyconv verify --input 32 40 3 --kernel 3 5 --filters 16 --padding same
 """
 LEGEND = """\
-A batch of {} repeats the few images that the naive loops, on one thread, have time for.
-error/bound: the largest error on reals over the float32 bound; must not exceed 1. us: for one
-image, median of turns. of sgemm: of a large one's speed. Linear layers: convolutions over one
-pixel."""
+A batch of {batch} repeats the few images that the naive loops have time for.
+error/bound: the largest error on reals over the float32 bound; must not exceed 1.
+us: microseconds for one image, median of turns. factor: naive us over cyconv us,
+which is not equal work: the naive loops take the few images on one thread, cyconv
+the whole batch on {threads}. of sgemm: share of the speed of a large matrix product.
+Linear layers are compared as convolutions over one pixel."""
 HEAD = "pass", "integers", "error/bound", "naive us", "cyconv us", "factor", "GFLOP/s", "of sgemm"
 WIDTHS = 8, 8, 11, 9, 9, 6, 7, 8
 RESULTS = {
@@ -76,9 +79,11 @@ def add(commands) -> None:
 def run(args) -> int:
     """Compare, measure and print layer after layer; return 1 if a result differs."""
     layers = _layers(args)
-    about = measure.about(get_num_threads())
+    threads = get_num_threads()
+    about = measure.about(threads)
     if not args.json:
-        print(f"cyconv {__version__}, {about}\n{LEGEND.format(args.batch)}", flush=True)
+        legend = LEGEND.format(batch=args.batch, threads=plural(threads, "thread"))
+        print(f"cyconv {__version__}, {about}\n{legend}", flush=True)
     records = []
     for layer in layers:
         records.append(_verify(layer, args.batch))
