@@ -36,6 +36,13 @@ def test_it_shows_each_pass_and_that_all_agree(capsys):
     assert max(map(len, lines)) <= 100
 
 
+def test_it_says_that_the_factors_do_not_compare_equal_work(capsys):
+    assert main([*SMALL, "--threads", "2"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "not equal work: the naive loops take the few images on one thread" in text
+    assert "the whole batch on 2 threads" in text
+
+
 def test_figures_follow_from_the_times(monkeypatch, capsys):
     def interleave(runs, turns, seconds):
         return np.array([[0.5, *[0.3] * 4, *[0.7] * 4]])
