@@ -189,7 +189,7 @@ def _run(args, folder: Path | None) -> int:
                     progress=progress,
                 )
             except FloatingPointError as error:  # going on would lead to the same step
-                raise FloatingPointError(f"{error}{report.kept()}") from error
+                raise FloatingPointError(f"the run diverged: {error}{report.kept()}") from error
             except OutputError as error:
                 if not folder:
                     raise

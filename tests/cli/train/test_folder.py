@@ -48,10 +48,7 @@ def test_a_run_that_is_not_finished_is_not_overwritten(tmp_path, capsys):
     assert child("at(Adam, 'step', 30)", *SHORT, "--out", tmp_path).returncode == 130
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     err = refusal([*SHORT, "--out", tmp_path], capsys)
-    assert (
-        f"{tmp_path} holds a run that is not finished: choose another folder, or go on with " in err
-    )
-    assert f" --resume {tmp_path}\n" in err
+    assert f"{tmp_path} holds a run that is not finished: go on with --resume {tmp_path}" in err
     assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
 
@@ -165,7 +162,7 @@ def test_a_run_that_diverges_names_its_step_and_the_last_good_checkpoint(tmp_pat
     assert main([*SHORT, *rate, "--out", str(tmp_path)]) == 1
     err = capsys.readouterr().err
     assert err.count("\n") == 1
-    assert "the loss is nan at epoch 1, step " in err
+    assert "the run diverged: " in err and "the loss is nan at epoch 1, step " in err
     assert err.endswith(f"; {tmp_path}/checkpoint.safetensors holds the run after epoch 0\n")
     assert np.isfinite(load_training(tmp_path / "checkpoint.safetensors").network._parameters).all()
     assert main([*SHORT, *rate]) == 1
