@@ -62,9 +62,14 @@ def array(value, who: str, name: str, shape=None, dtypes=FLOATS) -> np.ndarray:
     result = _any_array(value, who, name)
     if result.dtype not in dtypes:
         accepted = " or ".join(map(str, dtypes))
-        cast = f"; use {name}.astype(np.{dtypes[0]})" if result.dtype.kind in "fiub" else ""
-        given = type(value).__name__ if result.dtype.kind in "OUSV" else str(result.dtype)
-        raise TypeError(f"{who}: {name} must be {accepted}, got {given}{cast}")
+        given, advice = _elements(value, result), ""
+        if np.uint8 in dtypes and result.dtype.kind in "iu":
+            advice = f"; use {name}.astype(np.uint8) for pixels from 0 to 255"
+        elif result.dtype.kind in "fiub":
+            advice = f"; use {name}.astype(np.{dtypes[0]})"
+        elif result.dtype.kind == "O" and result.ndim:
+            advice = f" ({'images' if np.uint8 in dtypes else 'arrays'} of different sizes?)"
+        raise TypeError(f"{who}: {name} must be {accepted}, got {given}{advice}")
     if shape is not None and not matches(result.shape, shape):
         raise ValueError(
             f"{who}: {name} must have shape {shape_text(shape)}, got {shape_text(result.shape)}"
@@ -84,6 +89,13 @@ def _any_array(value, who: str, name: str) -> np.ndarray:
         return np.asarray(value)
     except (TypeError, ValueError) as error:
         raise TypeError(f"{who}: {name} must be an array, got {value!r:.60}: {error}") from None
+
+
+def _elements(value, result: np.ndarray) -> str:
+    """Return the element type of an array, or the type of a value that is none."""
+    if result.ndim == 0 and not isinstance(value, np.ndarray):
+        return type(value).__name__
+    return {"U": "str", "S": "bytes"}.get(result.dtype.kind, str(result.dtype))
 
 
 def matches(given, required) -> bool:
@@ -242,6 +254,11 @@ def images(x, input_shape: tuple[int, ...], who: str) -> np.ndarray:
     required = ("N", *input_shape)
     if input_shape[-1] == 1 and matches(x.shape, required[:-1]):
         x = x[..., np.newaxis]
+    if len(input_shape) == 3 and x.shape[1:] == (input_shape[2], *input_shape[:2]) != input_shape:
+        raise ValueError(
+            f"{who}: x must have shape {shape_text(required)}, got {shape_text(x.shape)}, whose "
+            "channels come first; use x.transpose(0, 2, 3, 1)"
+        )
     return array(x, who, "x", required, accepted)
 
 
@@ -261,8 +278,9 @@ def labels(value, count: int, classes: int, who: str) -> np.ndarray:
             f"{who}: labels must be integers, got {result.dtype}; use labels.astype(np.int64)"
         )
     if result.dtype.kind not in "iu":
-        given = type(value).__name__ if result.dtype.kind in "OUSV" else str(result.dtype)
-        raise TypeError(f"{who}: labels must be an array of integers, got {given}")
+        given, castable = _elements(value, result), result.ndim and result.dtype.kind in "bOUS"
+        cast = "; use labels.astype(np.int64)" if castable else ""
+        raise TypeError(f"{who}: labels must be an array of integers, got {given}{cast}")
     if result.shape != (count,):
         raise ValueError(
             f"{who}: labels must have shape ({count},), one for each image, "

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from cyconv import presets
 from tests.errors.mistakes import (
     ARRAY_CALLS,
     FUNCTION_CALLS,
@@ -14,13 +15,16 @@ from tests.errors.mistakes import (
 
 NOT_FLOATS = {  # a value, and what the text must say
     "None": (None, "NoneType"),
-    "strings": ([["a", "b"]], "list"),
-    "object": (object(), "object"),
+    "strings": ([["a", "b"]], "got str"),
+    "bytes": (np.array([b"a"]), "got bytes"),
+    "a string": ("a", "got str"),
+    "object": (object(), "got object"),
+    "objects": (np.array([1.0, None]), "got object (", "of different sizes?)"),
     "ragged": ([[1.0], [1.0, 2.0]], "array"),
     "complex": (ones(2, 3, dtype=np.complex64), "complex64"),
     "masked": (np.ma.masked_array(ones(2, 3), False), "masked array"),
     "float16": (ones(2, 3, dtype=np.float16), "float16", ".astype(np.float32)"),
-    "int64": (ones(2, 3, dtype=np.int64), "int64", ".astype(np.float32)"),
+    "int64": (ones(2, 3, dtype=np.int64), "int64", ".astype(np."),
     "big-endian": (ones(2, 3, dtype=">f4"), ">f4", ".astype(np.float32)"),
     "bool": (ones(2, 3, dtype=bool), "bool", ".astype(np.float32)"),
     "dates": (np.zeros((2, 3), "datetime64[s]"), "datetime64"),
@@ -40,6 +44,24 @@ def test_what_is_not_an_array_of_floats(who, argument, kind):
     value, *pieces = NOT_FLOATS[kind]
     with raises(TypeError, f"{who}: {argument} ", *pieces):
         ARRAY_CALLS[who, argument](**{argument: value})
+
+
+@pytest.mark.parametrize(("who", "argument"), [*FUNCTION_CALLS, *LAYER_CALLS])
+@pytest.mark.parametrize("dtype", (np.int64, np.uint16))
+def test_integers_are_cast_to_floats_where_there_are_no_pixels(who, argument, dtype):
+    with raises(TypeError, f"{who}: {argument} ", f"; use {argument}.astype(np.float32)"):
+        ARRAY_CALLS[who, argument](**{argument: ones(2, 3, dtype=dtype)})
+
+
+@pytest.mark.parametrize("dtype", (np.int64, np.uint16))
+def test_integers_are_taken_for_pixels_where_images_are_asked_for(dtype):
+    x = np.ones((2, 28, 28), dtype)
+    text = f"got {np.dtype(dtype)}; use x.astype(np.uint8) for pixels from 0 to 255"
+    with raises(TypeError, "Network.predict: x must be float32", text):
+        presets.exercise().predict(x)
+    ragged = np.array([x[0], x[1, :20]], object)
+    with raises(TypeError, "Network.predict: x", "got object (images of different sizes?)"):
+        presets.exercise().predict(ragged)
 
 
 @pytest.mark.parametrize(("who", "argument"), [*FUNCTION_CALLS, *LAYER_CALLS])

@@ -346,7 +346,7 @@ def test_a_users_layer_without_a_pass(name):
     ("dy", "error", "text"),
     [
         (ones(2, 9), ValueError, "must have shape (2, 10), got (2, 9)"),
-        ([["a"] * 10] * 2, TypeError, "must be float32 or float64, got list"),
+        ([["a"] * 10] * 2, TypeError, "must be float32 or float64, got str"),
     ],
     ids=("another shape", "strings"),
 )

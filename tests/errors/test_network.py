@@ -146,6 +146,15 @@ def test_shapes_of_images(who, given):
         METHODS[who](x=ones(*given))
 
 
+def test_images_whose_channels_come_first():
+    net = Network([Flatten(), Linear(10), Softmax()], (4, 5, 3))
+    for images in (ones(2, 3, 4, 5), np.zeros((2, 3, 4, 5), np.uint8)):
+        with raises(ValueError, "x must have shape (N, 4, 5, 3)", "use x.transpose(0, 2, 3, 1)"):
+            net.predict(images)
+    with raises(ValueError, "x must have shape (N, 28, 28, 1), got (2, 1, 28, 28)", "transpose"):
+        presets.exercise().predict(ones(2, 1, 28, 28))
+
+
 def test_a_gradient_of_another_shape():
     net = presets.exercise()
     net.forward(IMAGES)
@@ -158,7 +167,7 @@ def test_backward_before_forward():
         presets.exercise().backward(ones(2, 10))
 
 
-@pytest.mark.parametrize("who", ("Network.predict", "Network.predict_proba"))
+@pytest.mark.parametrize("who", ("Network.predict", "Network.predict_proba", "Network.evaluate"))
 @pytest.mark.parametrize(("dtype", "value"), [(np.float32, math.nan), (np.float64, math.inf)])
 def test_images_that_are_not_finite(who, dtype, value):
     x = IMAGES.astype(dtype)
@@ -167,13 +176,20 @@ def test_images_that_are_not_finite(who, dtype, value):
         METHODS[who](x=x)
 
 
-@pytest.mark.parametrize("method", ("predict", "predict_proba"))
-def test_weights_that_are_not_finite(method):
+@pytest.mark.parametrize(
+    ("who", "arguments"),
+    [
+        ("Network.predict", [IMAGES]),
+        ("Network.predict_proba", [IMAGES]),
+        ("Network.evaluate", [IMAGES, LABELS]),
+    ],
+)
+def test_weights_that_are_not_finite(who, arguments):
     net = presets.exercise()
     net.parameters()["0.weight"][...] = math.nan
-    text = f"Network.{method}: the output is not finite; the weights have diverged"
+    text = f"{who}: the output is not finite; the weights have diverged"
     with raises(FloatingPointError, text):
-        getattr(net, method)(IMAGES)
+        getattr(net, who.removeprefix("Network."))(*arguments)
 
 
 @pytest.mark.parametrize(
