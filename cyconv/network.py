@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -264,14 +264,14 @@ class Network:
 
         Raises
         ------
-        TypeError, ValueError
-            As in `train_step`.
+        TypeError, ValueError, FloatingPointError
+            As in `predict`, or if the labels do not fit.
         """
         x = self._images(x, "Network.evaluate")
         labels = self._labels(labels, len(x), "Network.evaluate")
         total, right = 0.0, 0
-        for first in range(0, len(x), CHUNK):
-            logits, truth = self._logits(x[first : first + CHUNK]), labels[first : first + CHUNK]
+        for index, logits in enumerate(self._finite_logits(x, "Network.evaluate")):
+            truth = labels[index * CHUNK : (index + 1) * CHUNK]
             right += int((logits.argmax(axis=1) == truth).sum())
             total += cross_entropy(logits, truth)[0] * len(truth)
         return total / len(x), right / len(x)
@@ -313,12 +313,19 @@ class Network:
         x = self._images(x, who)
         if len(x) == 0:
             return np.empty((0, *self.output_shape), np.result_type(self._parameters, x.dtype))
+        chunks = list(self._finite_logits(x, who))
+        return chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
+
+    def _finite_logits(self, x, who) -> Iterator[np.ndarray]:
+        """Yield the logits of `CHUNK` images after the other; images and logits are finite."""
         checks.finite(x, who)
-        chunks = [self._logits(x[first : first + CHUNK]) for first in range(0, len(x), CHUNK)]
-        logits = chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
-        if not np.isfinite(logits).all():
-            raise FloatingPointError(f"{who}: the output is not finite; the weights have diverged")
-        return logits
+        for first in range(0, len(x), CHUNK):
+            logits = self._logits(x[first : first + CHUNK])
+            if not np.isfinite(logits).all():
+                raise FloatingPointError(
+                    f"{who}: the output is not finite; the weights have diverged"
+                )
+            yield logits
 
     fit = fit
 

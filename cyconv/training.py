@@ -161,7 +161,8 @@ def fit(
     shuffle : bool
         Whether to draw a new order of the images for each epoch.
     seed : int
-        Decides the orders: epoch e of one seed is always the same.
+        Decides the orders: epoch e of one seed is always the same. Each call begins with epoch 1,
+        and with a new optimizer if none is given; to go on, give it `progress` and the optimizer.
     callbacks : sequence of Callback or callable
         A plain callable ``f(network, epoch, history)`` is called at the end of each epoch; a true
         result ends the training.
@@ -236,6 +237,7 @@ class _Run:
                 raise TypeError(f"{WHO}: validation_data must be a pair (x, labels)")
             who = f"{WHO}: validation_data"
             held_x = self.network._images(validation_data[0], who)
+            checks.finite(held_x, who)
             self.held = held_x, self.network._labels(validation_data[1], len(held_x), who)
 
     def check_numbers(self) -> None:
@@ -330,7 +332,10 @@ class _Run:
         """Measure the network on the validation data, if there are any."""
         if self.held is None:
             return
-        loss, accuracy = self.network.evaluate(*self.held)
+        try:
+            loss, accuracy = self.network.evaluate(*self.held)
+        except FloatingPointError:
+            loss = math.nan
         if not math.isfinite(loss):
             raise _diverged(f"the loss of the validation data is {loss}", epoch, self.batches)
         self.progress.history.val_loss.append(loss)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from cyconv import Adam
+from cyconv import Adam, presets
 from tests.errors.mistakes import IMAGES, LABELLED, LABELS, METHODS, ones, raises, written
 
 
@@ -23,6 +23,15 @@ def test_a_loss_that_is_not_finite(who, place):
     x[1] = math.nan
     with raises(FloatingPointError, f"{who}: the loss is nan{place}; this step is not taken"):
         METHODS[who](x=x)
+
+
+def test_validation_images_that_are_not_finite_are_refused_before_anything_is_trained():
+    x = IMAGES.copy()
+    x[1] = math.inf
+    net = presets.exercise()
+    with raises(ValueError, "Network.fit: validation_data: x must be finite", "image 1"):
+        net.fit(IMAGES, LABELS, validation_data=(x, LABELS))
+    assert net.steps == 0
 
 
 @pytest.mark.parametrize("value", (None, "adam", Adam, 0.001))
