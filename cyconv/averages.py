@@ -6,7 +6,7 @@ import numpy as np
 
 from cyconv import checks
 from cyconv._core import of
-from cyconv.threads import get_num_threads
+from cyconv.threads import kernel_threads
 
 Arenas = tuple[np.ndarray, ...]  # a network's flat arrays: its parameters, its untrained state
 
@@ -56,7 +56,7 @@ class Average:
             self.mean = tuple(arena.copy() for arena in arenas)
             return
         for mean, arena in zip(self.mean, arenas, strict=True):
-            of(arena.dtype).elementwise.average(mean, arena, 1 - self.decay, get_num_threads())
+            of(arena.dtype).elementwise.average(mean, arena, 1 - self.decay, kernel_threads())
 
     def wear(self, arenas: Arenas) -> None:
         """Put the average into the arrays; a second time, or before the first step, do nothing."""

@@ -19,7 +19,7 @@ import numpy as np
 
 from cyconv._core import of
 from cyconv.geometry import integer
-from cyconv.threads import get_num_threads
+from cyconv.threads import kernel_threads
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 BLAS_LIMIT = 2**31 - 1
@@ -194,7 +194,7 @@ def finite(x, who: str) -> None:
     """Raise ValueError if an image of the batch `x` holds NaN or infinity, naming the first."""
     if x.dtype == np.uint8:
         return
-    if of(x.dtype).elementwise.is_finite(x.reshape(-1), get_num_threads()):
+    if of(x.dtype).elementwise.is_finite(x.reshape(-1), kernel_threads()):
         return
     bad = ~np.isfinite(x.reshape(len(x), -1)).all(axis=1)
     raise ValueError(f"{who}: x must be finite, got NaN or infinity in image {bad.argmax()}")

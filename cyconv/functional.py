@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from cyconv import checks, tuning
 from cyconv._core import of
 from cyconv.geometry import Geometry, Padding, Pair, Placing, Rounding, divides, integer, resolve
-from cyconv.threads import get_num_threads
+from cyconv.threads import kernel_threads
 
 
 def im2col(
@@ -59,7 +59,7 @@ def im2col(
     x, geometry = check_im2col(x, kernel_size, placing, "im2col")
     cols = empty_columns(x, geometry, "im2col")
     if cols.size:
-        of(x.dtype).conv.im2col(x, cols, geometry._asdict(), get_num_threads())
+        of(x.dtype).conv.im2col(x, cols, geometry._asdict(), kernel_threads())
     return cols
 
 
@@ -98,7 +98,7 @@ def col2im(
     cols, geometry, shape = check_col2im(cols, input_shape, kernel_size, placing, "col2im")
     x = checks.allocate(shape, cols.dtype, "col2im", "x")
     if x.size:
-        of(x.dtype).conv.col2im(cols, x, geometry._asdict(), get_num_threads())
+        of(x.dtype).conv.col2im(cols, x, geometry._asdict(), kernel_threads())
     return x
 
 
@@ -149,7 +149,7 @@ def conv2d(
         conv = of(x.dtype).conv
         columns = conv.makes_columns(geometry._asdict(), F)
         tile = tile_rows(geometry, rows, x.itemsize) if columns else least_rows(geometry, F)
-        threads = min(get_num_threads(), -(-rows // tile))
+        threads = min(kernel_threads(), -(-rows // tile))
         cols = scratch_columns(geometry, tile if columns else 0, threads, x.dtype, "conv2d")
         conv.conv2d(x, weight, bias, y, cols, geometry._asdict(), tile, threads)
     return y
@@ -208,7 +208,7 @@ def conv2d_backward(
     parts = -(-len(x) * geometry.OH // whole) * -(-whole // height)
     tile = tile_rows(geometry, height, x.itemsize)
     accumulators = np.empty((min(tuning.ACCUMULATORS, parts), weight.size + F), x.dtype)
-    threads = min(get_num_threads(), len(accumulators))
+    threads = min(kernel_threads(), len(accumulators))
     cols = scratch_columns(geometry, tile, threads, x.dtype, "conv2d_backward")
     conv, transposed = of(x.dtype).conv, None
     if need_dx and conv.needs_transposed(geometry._asdict()):

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from cyconv import checks
 from cyconv._core import of
-from cyconv.threads import get_num_threads
+from cyconv.threads import kernel_threads
 
 
 class CrossEntropy:
@@ -158,7 +158,7 @@ def _mean_and_gradient(loss: CrossEntropy, logits, labels, who: str) -> tuple[fl
         labels,
         dlogits,
         losses,
-        get_num_threads(),
+        kernel_threads(),
         scale,
         loss.weight,
         loss.label_smoothing,

@@ -10,7 +10,7 @@ import numpy as np
 
 from cyconv._core import of
 from cyconv.checks import FLOATS, number, shape_text
-from cyconv.threads import get_num_threads
+from cyconv.threads import kernel_threads
 
 SQUARES = 16384  # elements whose squares are one partial sum of a norm, for any number of threads
 MOST_STEPS = 2**53  # a double counts so far
@@ -142,7 +142,7 @@ class BaseOptimizer:
         clip = self._clip(gradients)
         # Both say nothing until the number of steps is more than 0, which the sweep sees to.
         self._kept, self._arena = kept, parameters
-        self._sweep(parameters, gradients, kept, self._count, clip, get_num_threads())
+        self._sweep(parameters, gradients, kept, self._count, clip, kernel_threads())
 
     def _belongs_to(self, parameters: np.ndarray) -> bool:
         """Tell whether the state is that of these parameters, or may be: a copy cannot know."""
@@ -159,7 +159,7 @@ class BaseOptimizer:
             return 1.0
         sums = np.empty(gradients.size // SQUARES + 1)
         norm = math.sqrt(
-            of(gradients.dtype).elementwise.sum_of_squares(gradients, sums, get_num_threads())
+            of(gradients.dtype).elementwise.sum_of_squares(gradients, sums, kernel_threads())
         )
         clip = self.max_norm / (norm + 1e-6)
         return 1.0 if clip > 1 else clip  # NaN stays NaN

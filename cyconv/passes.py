@@ -13,7 +13,7 @@ from cyconv import checks
 from cyconv.losses import CrossEntropy
 from cyconv.memory import Memory
 from cyconv.program import Arenas, Program
-from cyconv.threads import get_num_threads
+from cyconv.threads import kernel_threads
 
 
 class Passes:
@@ -98,7 +98,7 @@ class Passes:
         self._pending = None
         shape = self._layers[-1].output_shape
         program = self.program(x.dtype, training=training, backward=True)
-        memory = program.memory(len(x), get_num_threads()) if len(x) else None
+        memory = program.memory(len(x), kernel_threads()) if len(x) else None
         y = np.empty((0, *shape), program.dtype)
         if memory is not None:
             program.check(len(x))

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from cyconv import checks
 from cyconv._core import of
 from cyconv.geometry import Geometry, Padding, Pair, Rounding, pooling_window, resolve
-from cyconv.threads import get_num_threads
+from cyconv.threads import kernel_threads
 
 
 def max_pool2d(
@@ -87,7 +87,7 @@ def max_pool2d_backward(
     dy, x, geometry = check_max_pool2d_backward(dy, x, kernel_size, stride, padding, rounding, who)
     dx = checks.allocate(x.shape, x.dtype, who, "dx")
     if dx.size:
-        y, threads = _maximum(x, geometry, who), min(get_num_threads(), len(x))
+        y, threads = _maximum(x, geometry, who), min(kernel_threads(), len(x))
         of(x.dtype).pool.max_pool2d_backward(dy, x, y, dx, geometry._asdict(), threads)
     return dx
 
@@ -122,7 +122,7 @@ def avg_pool2d(
     x, geometry = check_pool(x, kernel_size, stride, padding, rounding, "avg_pool2d")
     y = empty_output(x, geometry, "avg_pool2d")
     if y.size:
-        threads = min(get_num_threads(), len(x) * geometry.OH)
+        threads = min(kernel_threads(), len(x) * geometry.OH)
         of(x.dtype).pool.avg_pool2d(x, y, geometry._asdict(), threads)
     return y
 
@@ -161,7 +161,7 @@ def avg_pool2d_backward(
     )
     dx = checks.allocate(shape, dy.dtype, who, "dx")
     if dx.size:
-        threads = min(get_num_threads(), len(dx))
+        threads = min(kernel_threads(), len(dx))
         of(dx.dtype).pool.avg_pool2d_backward(dy, dx, geometry._asdict(), threads)
     return dx
 
@@ -169,7 +169,7 @@ def avg_pool2d_backward(
 def _maximum(x: np.ndarray, geometry: Geometry, who: str) -> np.ndarray:
     y = empty_output(x, geometry, who)
     if y.size:
-        threads = min(get_num_threads(), len(x) * geometry.OH)
+        threads = min(kernel_threads(), len(x) * geometry.OH)
         of(x.dtype).pool.max_pool2d(x, y, geometry._asdict(), threads)
     return y
 

@@ -21,7 +21,7 @@ from cyconv._core import of
 from cyconv.losses import total
 from cyconv.memory import Memory, Places, whole_lines
 from cyconv.stages import Blocks, ByLayer, LayerOperation
-from cyconv.threads import get_num_threads
+from cyconv.threads import kernel_threads
 
 
 class Arenas(NamedTuple):
@@ -241,7 +241,7 @@ class Program:
 
     def predict(self, x: np.ndarray) -> np.ndarray:
         """Return the output, on memory that is kept for the next batch of the same size."""
-        key = len(x), get_num_threads()
+        key = len(x), kernel_threads()
         # Two threads may predict at once: the one that finds the spare memory taken makes its own.
         memory = self._spare.pop(key, None) or self.memory(*key)
         y = self.forward(x, memory)
@@ -263,7 +263,7 @@ class Program:
         counted : (seed, step)
             What random numbers are counted by.
         """
-        key, memory = (len(x), get_num_threads()), self._memory
+        key, memory = (len(x), kernel_threads()), self._memory
         if memory is None or key != self._key:
             self._key = self._memory = memory = None  # gone before the new memory comes
             self._memory = memory = self.memory(*key)

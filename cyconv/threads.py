@@ -8,11 +8,13 @@ from pathlib import Path
 
 import threadpoolctl
 
-from cyconv._core import blas
+from cyconv._core import blas, cpu
 from cyconv.geometry import integer
 
 _count: int | None = None  # None until set or first asked for
-_forked = False
+_ran = False  # whether a kernel has had more than one thread
+_alone = False  # whether this process was forked after that: it has one thread for good
+_OPENMP_THREADS = cpu.openmp_threads()  # fewer, later on: a limit
 
 
 def set_num_threads(n: int | None) -> None:
@@ -29,11 +31,12 @@ def set_num_threads(n: int | None) -> None:
     ValueError
         If `n` is anything else.
     RuntimeError
-        In a forked child, which cannot have more than one thread: OpenMP does not survive a fork.
+        In a child forked after a kernel ran, which cannot have more than one thread: OpenMP does
+        not survive a fork.
     """
     global _count
     if n is None:
-        _count = 1 if _forked else _automatic()
+        _count = 1 if _alone else _automatic()
         return
     most = 4 * (os.cpu_count() or 1)
     try:
@@ -44,20 +47,32 @@ def set_num_threads(n: int | None) -> None:
         raise ValueError(
             f"set_num_threads: n must be from 1 to {most}, four times the cores, got {number}"
         )
-    if _forked and number > 1:
+    if _alone and number > 1:
         raise RuntimeError(
-            "set_num_threads: a forked process has one thread, because OpenMP does not survive a "
-            'fork; start it with multiprocessing.get_context("spawn") instead'
+            "set_num_threads: a process forked after a kernel ran has one thread, because OpenMP "
+            'does not survive a fork; start it with multiprocessing.get_context("spawn") instead'
         )
     _count = number
 
 
 def get_num_threads() -> int:
-    """Return the number of threads that kernels run on."""
+    """Return the number of threads that kernels run on.
+
+    A lower limit of OpenMP's, such as ``threadpoolctl.threadpool_limits(1)`` sets, holds as well.
+    """
     global _count
     if _count is None:
         _count = _automatic()
-    return _count
+    limit = cpu.openmp_threads()
+    return min(_count, limit) if limit < _OPENMP_THREADS else _count
+
+
+def kernel_threads() -> int:
+    """Return the number of threads for a kernel that runs now: children forked later have one."""
+    global _ran
+    count = get_num_threads()
+    _ran = _ran or count > 1
+    return count
 
 
 def _automatic() -> int:
@@ -71,10 +86,7 @@ def _automatic() -> int:
 
 def available_cores() -> int:
     """Return the cores within the affinity mask and the cgroup's quota, at least 1."""
-    try:
-        cores = len(os.sched_getaffinity(0))
-    except AttributeError:
-        cores = os.cpu_count() or 1
+    cores = cpu.openmp_cores() or os.cpu_count() or 1
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text("ascii").split()
         if quota != "max":
@@ -85,8 +97,8 @@ def available_cores() -> int:
 
 
 def _after_fork() -> None:
-    global _count, _forked
-    _forked = True
+    global _count, _alone
+    _alone = _ran
     _count = 1
     blas.reset()
 

@@ -62,6 +62,26 @@ def test_none_respects_the_affinity(alone):
     assert 1 <= automatic() <= len(before)
 
 
+PINNED = {  # what lets OpenMP pin the first thread to one core when it is loaded
+    **{f"OMP_PROC_BIND={value}": CORES for value in ("true", "close", "spread", "master")},
+    "OMP_PLACES=threads": CORES,
+    f"GOMP_CPU_AFFINITY=0-{CORES - 1}": CORES,
+    "GOMP_CPU_AFFINITY=0": 1,
+}
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
+@pytest.mark.skipif(automatic() != CORES, reason="this process may not use all cores")
+@pytest.mark.parametrize("setting", PINNED)
+def test_none_counts_the_cores_that_openmp_may_use_and_not_the_one_it_pins_a_thread_to(
+    setting, alone, python
+):
+    name, _, value = setting.partition("=")
+    code = "import cyconv; from cyconv.threads import available_cores as cores"
+    printed = python(f"{code}\nprint(cyconv.get_num_threads(), cores())", **{name: value})
+    assert printed.split() == [str(PINNED[setting])] * 2
+
+
 @pytest.mark.parametrize(
     ("text", "most"),
     [
@@ -77,7 +97,7 @@ def test_none_respects_the_affinity(alone):
 def test_none_respects_the_quota_of_a_container(text, most, alone, monkeypatch, tmp_path):
     (tmp_path / "cpu.max").write_text(text)
     monkeypatch.setattr(threads, "Path", lambda path: tmp_path / os.path.basename(path))
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+    monkeypatch.setattr(threads.cpu, "openmp_cores", lambda: 64)
     assert automatic() == most
 
 
@@ -98,6 +118,20 @@ def test_a_wish_that_would_end_the_interpreter_is_cut(alone, monkeypatch):
 def test_the_environment_is_read_without_being_asked(python):
     code = "import cyconv; print(cyconv.get_num_threads())"
     assert python(code, OMP_NUM_THREADS="1") == "1\n"
+
+
+@pytest.mark.skipif(CORES == 1, reason="one thread anyway")
+@pytest.mark.parametrize("n", (None, 2, 2 * CORES))
+def test_a_limit_of_threadpoolctl_holds_while_it_lasts(n, alone):
+    cyconv.set_num_threads(n)
+    before = cyconv.get_num_threads()
+    with threadpoolctl.threadpool_limits(1):
+        assert cyconv.get_num_threads() == 1
+        cyconv.set_num_threads(n)
+        assert cyconv.get_num_threads() == 1
+    assert cyconv.get_num_threads() == before
+    with threadpoolctl.threadpool_limits(4 * CORES):
+        assert cyconv.get_num_threads() == before
 
 
 # BLAS: one thread inside, what it had before outside.
@@ -207,6 +241,7 @@ def test_a_forked_child_keeps_to_one_thread_and_says_why(python):
     code = """
         import os, cyconv
         cyconv.set_num_threads(2)
+        cyconv.presets.exercise().predict([[[0.0] * 28] * 28])
         if os.fork() == 0:
             counts = [cyconv.get_num_threads()]
             for n in (1, None):
@@ -220,6 +255,65 @@ def test_a_forked_child_keeps_to_one_thread_and_says_why(python):
         print(os.waitstatus_to_exitcode(os.wait()[1]), cyconv.get_num_threads())
     """
     assert python(code) == "0 2\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.parametrize(
+    ("before", "code"),
+    [
+        ("cyconv.get_num_threads()", 0),
+        ("cyconv.set_num_threads(1); work()", 0),
+        ("work()", 1),
+        ("cyconv.presets.exercise().predict(np.zeros((9, 28, 28), np.float32))", 1),
+        ("cyconv.im2col(np.ones((9, 9, 9, 1), np.float32), 3)", 1),
+        ("cyconv.losses.cross_entropy(np.ones((9, 9), np.float32), np.zeros(9, int))", 1),
+    ],
+)
+def test_a_child_has_threads_if_it_asks_for_them_and_no_kernel_had_them_before(
+    before, code, python
+):
+    printed = python(
+        f"""
+        import os
+        import numpy as np
+        import cyconv
+
+        def work():
+            net, optimizer = cyconv.presets.exercise(), cyconv.Adam()
+            net.train_step(np.ones((64, 28, 28), np.float32), np.zeros(64, int), optimizer)
+            return net._parameters.tobytes()
+
+        cyconv.set_num_threads(2)
+        {before}
+        child = os.fork()
+        if child == 0:
+            assert cyconv.get_num_threads() == 1
+            bits = work()
+            try:
+                cyconv.set_num_threads(2)
+            except RuntimeError as error:
+                os._exit("spawn" in str(error))
+            os._exit(0 if cyconv.get_num_threads() == 2 and work() == bits else 3)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        """
+    )
+    assert printed == f"{code}\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_children_of_a_fork_server_that_has_only_imported_cyconv_may_have_threads(python):
+    printed = python(
+        """
+        import concurrent.futures, multiprocessing
+        import cyconv
+        multiprocessing.set_forkserver_preload(["cyconv"])
+        context = multiprocessing.get_context("forkserver")
+        with concurrent.futures.ProcessPoolExecutor(1, context) as pool:
+            pool.submit(cyconv.set_num_threads, 2).result(30)
+            print(pool.submit(cyconv.get_num_threads).result(30))
+        """
+    )
+    assert printed == "2\n"
 
 
 # The same bits on 1 to 8 threads, of the kernels and of everything that a network does.
