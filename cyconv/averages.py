@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 
 from cyconv import checks
-from cyconv._core import of
+from cyconv._core import atomic, of
 from cyconv.threads import kernel_threads
 
 Arenas = tuple[np.ndarray, ...]  # a network's flat arrays: its parameters, its untrained state
@@ -52,25 +55,28 @@ class Average:
 
     def update(self, arenas: Arenas) -> None:
         """Take the arrays after a step into the average."""
-        if not self.mean:
-            self.mean = tuple(arena.copy() for arena in arenas)
-            return
-        for mean, arena in zip(self.mean, arenas, strict=True):
-            of(arena.dtype).elementwise.average(mean, arena, 1 - self.decay, kernel_threads())
+        self.updater(arenas)()
+
+    def updater(self, arenas: Arenas) -> Callable[[], None]:
+        """Return what takes the arrays into the average, as a whole: no Ctrl-C comes in between."""
+        threads = kernel_threads()
+        blends = [
+            (of(mean.dtype).elementwise.average, (mean, arena, 1 - self.decay, threads))
+            for mean, arena in zip(self.mean, arenas, strict=False)
+        ]
+        first = () if self.mean else _like(arenas)
+        return partial(atomic.take_in, self, arenas, first, blends)
 
     def wear(self, arenas: Arenas) -> None:
         """Put the average into the arrays; a second time, or before the first step, do nothing."""
         if self.mean and not self.raw:
-            self.raw = tuple(arena.copy() for arena in arenas)
-            _copy(self.mean, arenas)
+            atomic.wear(self, arenas, _like(arenas))
 
     def take_off(self, arenas: Arenas) -> None:
         """Give the arrays their own content back, if they hold the average."""
         if self.raw:
-            _copy(self.raw, arenas)
-            self.raw = ()
+            atomic.take_off(self, arenas)
 
 
-def _copy(sources: Arenas, targets: Arenas) -> None:
-    for source, target in zip(sources, targets, strict=True):
-        target[...] = source
+def _like(arenas: Arenas) -> Arenas:
+    return tuple(map(np.empty_like, arenas))

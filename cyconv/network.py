@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -96,7 +95,7 @@ class Network:
         self._passes = Passes(self.layers, self.input_shape, self._arenas, "Network")
         last = self.layers[-1]
         self.ends_with_softmax = isinstance(last, Softmax) and last.is_described
-        self._training = threading.Lock()
+        self._turn = atomic.Turn()
 
     def _set_up_layers(self) -> tuple[int, ...]:
         """Build each layer for the output of the one before, or none; return the last output."""
@@ -218,6 +217,8 @@ class Network:
             If an argument does not fit, or the network does not end with Softmax.
         FloatingPointError
             If the loss is NaN or infinite; the parameters are not touched then.
+        RuntimeError
+            If it is called from inside a step of the same network, as by its optimizer.
         """
         x = self._images(x, "Network.train_step")
         labels = self._labels(labels, len(x), "Network.train_step")
@@ -226,22 +227,22 @@ class Network:
             raise TypeError(f"Network.train_step: loss must be a CrossEntropy, got {loss!r:.60}")
         return self._step(x, labels, optimizer, loss=loss)
 
-    def _step(self, x, labels, optimizer, who="Network.train_step", place="", loss=None) -> float:
-        """Take one step on arguments that are checked."""
+    def _step(
+        self, x, labels, optimizer, who="Network.train_step", place="", loss=None, **more
+    ) -> float:
+        """Take one step on arguments that are checked; `more` is for `atomic.take_step`."""
         loss = CrossEntropy() if loss is None else loss
         x = self._computed(x)
-        return atomic.holding(
-            self._training, self._take_step, x, labels, optimizer, loss, who, place
-        )
+        return self._turn.take(who, self._take_step, x, labels, optimizer, loss, who, place, more)
 
-    def _take_step(self, x, labels, optimizer, loss, who, place) -> float:
+    def _take_step(self, x, labels, optimizer, loss, who, place, more) -> float:
         value, state = self._passes.step(x, labels, loss, self._counted)
         if not math.isfinite(value):
             raise FloatingPointError(
                 f"{who}: the loss is {value}{place}; this step is not taken; look for NaN or "
                 "infinity in the data, or lower the learning rate"
             )
-        atomic.take_step(optimizer, self._arenas, state)
+        atomic.take_step(optimizer, self._arenas, state, value, **more)
         return value
 
     def _logits(self, x) -> np.ndarray:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from cyconv import checks
+from cyconv._core import atomic
 from cyconv.averages import Arenas, Average
 from cyconv.geometry import integer
 from cyconv.losses import CrossEntropy
-from cyconv.optimizers import Adam, Optimizer
+from cyconv.optimizers import Adam, BaseOptimizer, Optimizer
 from cyconv.schedules import Schedule, constant, find
 
 if TYPE_CHECKING:
@@ -66,10 +67,24 @@ class Progress:
     seconds: float = 0.0
     history: History = field(default_factory=History)
     average: Average | None = field(default=None, compare=False)
+    # What callbacks have not heard yet, if there is anything: (how many have, method, arguments).
+    _news: tuple[int, str, tuple[Any, ...]] | None = field(
+        default=None, init=False, repr=False, compare=False
+    )
 
 
 class Callback:
-    """What `fit` calls on its way; override what you need. A true result ends the training."""
+    """What `fit` calls on its way; override what you need. A true result ends the training.
+
+    A run that was interrupted and goes on first calls those that the interrupt left out.
+
+    Attributes
+    ----------
+    repeats : bool
+        Whether a call that was interrupted is made again too; it must do no harm then.
+    """
+
+    repeats = False
 
     def on_epoch_begin(self, network: Network, epoch: int, batches: int) -> None:
         """Before an epoch of `batches` steps, or what is left of one; epochs count from 1."""
@@ -105,6 +120,8 @@ class KeepBest(Callback):
         Copies of the flat arrays of parameters and of untrained state; empty before the first.
     """
 
+    repeats = True
+
     def __init__(self, patience: int | None = None) -> None:
         self.patience = None if patience is None else integer(patience, "KeepBest", "patience", 1)
         self.epoch, self.accuracy, self.steps = 0, -1.0, 0
@@ -115,8 +132,13 @@ class KeepBest(Callback):
         if not history.val_accuracy:
             raise ValueError("KeepBest: fit must be given validation_data, got none")
         if history.val_accuracy[-1] > self.accuracy:
-            self.epoch, self.accuracy, self.steps = epoch, history.val_accuracy[-1], network.steps
-            self.arrays = tuple(arena.copy() for arena in arenas(network))
+            kept = {
+                "epoch": epoch,
+                "accuracy": history.val_accuracy[-1],
+                "steps": network.steps,
+                "arrays": tuple(arena.copy() for arena in arenas(network)),
+            }
+            vars(self).update(kept)  # at once: Ctrl-C comes before or after
         return self.patience is not None and epoch - self.epoch >= self.patience
 
     def restore(self, network: Network) -> None:
@@ -170,8 +192,8 @@ def fit(
         ``f(step, steps)``, the part of the optimizer's learning rate that a step takes; steps of
         the whole run, counted from 0.
     progress : Progress, optional
-        Where a run that was ended stood. With the network, the optimizer and all other arguments
-        as they were, the run goes on to the same bits as if it had not been ended.
+        Where a run stood that was ended, by Ctrl-C or an error too. With the network, the optimizer
+        and all other arguments as they were, it goes on to the same bits as if it had not been.
     loss : CrossEntropy, optional
         What the steps lower; the plain cross-entropy, which validation measures always, if it is
         left out.
@@ -201,9 +223,9 @@ def fit(
     run.check_callbacks(callbacks)
     run.check_progress(ema)
     try:
-        while run.progress.epoch < run.epochs:
-            if run.train_epoch():
-                break
+        ended = run.end_epoch()
+        while not ended and run.progress.epoch < run.epochs:
+            ended = run.train_epoch()
     finally:
         run.show_average()
     return run.progress.history
@@ -294,11 +316,27 @@ class _Run:
         if not np.isfinite(network._parameters).all():
             raise _diverged("a parameter is NaN or infinite", epoch, self.batches)
         self.show_average()
-        self.validate(epoch)
-        history.loss.append(progress.loss / len(self.x))
-        history.seconds.append(progress.seconds)
-        progress.epoch, progress.batch, progress.loss, progress.seconds = epoch, 0, 0.0, 0.0
-        return any([each.on_epoch_end(network, epoch, history) for each in self.callbacks])
+        measured = [(history.loss, progress.loss / len(self.x)), *self.validate(epoch)]
+        atomic.count_epoch(progress, [*measured, (history.seconds, progress.seconds)])
+        return self.end_epoch()
+
+    def end_epoch(self) -> bool:
+        """Tell callbacks of an epoch that has ended, if they have not heard of it."""
+        if self.progress.batch:
+            return False
+        self.show_average()
+        return self.tell()
+
+    def tell(self) -> bool:
+        """Tell callbacks what they have not heard yet; tell whether one ends the training."""
+        progress, ended = self.progress, False
+        while progress._news is not None:
+            heard = progress._news[0]
+            if heard < len(self.callbacks):
+                ended |= bool(atomic.tell(progress, self.callbacks[heard], self.network))
+            else:
+                progress._news = None
+        return ended
 
     def take_steps(self, epoch: int) -> bool:
         """Take the steps of an epoch; tell whether a callback ends the training."""
@@ -306,40 +344,43 @@ class _Run:
         order = np.arange(len(self.x))
         if self.shuffle:
             np.random.default_rng([self.seed, epoch]).shuffle(order)
-        for batch in range(progress.batch, self.batches):
+        ended = self.tell()
+        while not ended and progress.batch < self.batches:
             start = time.perf_counter()
-            picked = order[batch * size : (batch + 1) * size]
-            loss = self.take_step(self.x[picked], self.labels[picked], epoch, batch)
-            progress.batch = batch + 1
-            progress.loss += loss * len(picked)
-            progress.seconds += time.perf_counter() - start
-            if any([each.on_batch_end(self.network, batch + 1, loss) for each in self.callbacks]):
-                return True
-        return False
+            picked = order[progress.batch * size : (progress.batch + 1) * size]
+            self.take_step(self.x[picked], self.labels[picked], epoch, progress.batch, start)
+            ended = self.tell()
+        return ended
 
-    def take_step(self, x, labels, epoch: int, batch: int) -> float:
-        """Take one step and return its loss."""
+    def take_step(self, x, labels, epoch: int, batch: int, start: float) -> None:
+        """Take one step, and count it."""
         done, steps = (epoch - 1) * self.batches + batch, self.epochs * self.batches
         share = checks.number(self.factor(done, steps), WHO, "schedule's factor")
-        place = f" at epoch {epoch}, step {batch + 1}"
-        with _scaled(self.optimizer, share):
-            loss = self.network._step(x, labels, self.optimizer, WHO, place, self.loss)
-        if self.progress.average is not None:
-            self.progress.average.update(arenas(self.network))
-        return loss
+        place, average = f" at epoch {epoch}, step {batch + 1}", self.progress.average
+        take_in = None if average is None else average.updater(arenas(self.network))
+        self.network._step(
+            x,
+            labels,
+            self.optimizer,
+            WHO,
+            place,
+            self.loss,
+            rate=_scaled(self.optimizer, share),
+            then=partial(atomic.count_step, self.progress, len(x), start, take_in),
+        )
 
-    def validate(self, epoch: int) -> None:
-        """Measure the network on the validation data, if there are any."""
+    def validate(self, epoch: int) -> list[tuple[list[float], float]]:
+        """Measure the network on the validation data, if there are any; return what for what."""
         if self.held is None:
-            return
+            return []
         try:
             loss, accuracy = self.network.evaluate(*self.held)
         except FloatingPointError:
             loss = math.nan
         if not math.isfinite(loss):
             raise _diverged(f"the loss of the validation data is {loss}", epoch, self.batches)
-        self.progress.history.val_loss.append(loss)
-        self.progress.history.val_accuracy.append(accuracy)
+        history = self.progress.history
+        return [(history.val_loss, loss), (history.val_accuracy, accuracy)]
 
     def show_average(self) -> None:
         """Let the network have the averaged weights, if the run has any."""
@@ -354,28 +395,22 @@ def _diverged(what: str, epoch: int, step: int) -> FloatingPointError:
     )
 
 
-@contextmanager
-def _scaled(optimizer: Any, share: float) -> Iterator[None]:
-    """Give the optimizer a share of its learning rate for one step."""
+def _scaled(optimizer: Any, share: float) -> tuple[str, float] | None:
+    """Return which attribute gives the optimizer a share of its learning rate, and its value."""
     if share == 1:
-        yield
-        return
-    rate = optimizer.learning_rate
-    optimizer.learning_rate = rate * share
-    try:
-        yield
-    finally:
-        optimizer.learning_rate = rate
+        return None
+    rate = optimizer.learning_rate * share
+    if not isinstance(optimizer, BaseOptimizer):
+        return "learning_rate", rate
+    # Not by the property, in whose Python code Ctrl-C could come.
+    return "_learning_rate", optimizer._number(rate, "learning_rate")
 
 
 class _Called(Callback):
     """A plain callable, called at the end of each epoch."""
 
     def __init__(self, call):
-        self.call = call
-
-    def on_epoch_end(self, network, epoch, history):
-        return self.call(network, epoch, history)
+        self.on_epoch_end = call
 
 
 def _as_callback(each) -> Callback:

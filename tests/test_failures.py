@@ -22,6 +22,8 @@ from cyconv.layers import (
     Softmax,
 )
 from cyconv.threads import scipy_blas
+from cyconv.training import Callback
+from tests.test_resume import Run
 from tests.zoo import Gain, batch
 
 PACKAGE = str(Path(cyconv.__file__).parent)
@@ -119,15 +121,19 @@ def test_a_batch_that_no_machine_holds_does_no_harm():
 
 
 class Interrupting:
-    """Raise KeyboardInterrupt at the line number `at` that the package executes, and count them."""
+    """Raise KeyboardInterrupt at the line number `at` that the package executes, and count them.
 
-    def __init__(self, at):
-        self.at, self.count = at, 0
+    `event` may be "opcode": at any instruction.
+    """
+
+    def __init__(self, at, event="line"):
+        self.at, self.event, self.count = at, event, 0
 
     def _trace(self, frame, event, _):
         if not frame.f_code.co_filename.startswith(PACKAGE):
             return None
-        if event == "line":
+        frame.f_trace_opcodes = self.event == "opcode"
+        if event == self.event:
             self.count += 1
             if self.count == self.at:
                 raise KeyboardInterrupt
@@ -174,3 +180,42 @@ def test_a_step_that_is_interrupted_at_any_line_is_taken_as_a_whole_or_not_at_al
         at += 1 if at < 60 else 3
     assert interrupting.count < at and False in seen
     figure(f"lines at which a step of {name} with {optimizer_name} was interrupted", at)
+
+
+class Steps(Callback):
+    """Keep the number of each step and epoch that it hears of."""
+
+    def __init__(self):
+        self.heard = []
+
+    def on_batch_end(self, network, batch, loss):
+        self.heard.append((batch, loss))
+
+    def on_epoch_end(self, network, epoch, history):
+        self.heard.append((epoch, *history.loss))
+
+
+@pytest.mark.parametrize("kind", ("AdamW", "state", "Nesterov", "loss"))
+def test_a_run_that_is_interrupted_at_any_line_goes_on_to_the_same_bits(kind, count, figure):
+    def train(run, steps):
+        plain = lambda network, epoch, history: steps.heard.append(epoch)  # noqa: E731
+        run.train(epochs=2, batch_size=25, callbacks=[plain, steps, run.best])
+
+    whole, all_steps = Run(kind=kind), Steps()
+    train(whole, all_steps)
+    at, tried = 1, 0
+    while True:
+        run, steps = Run(kind=kind), Steps()
+        with Interrupting(at) as interrupting:
+            try:
+                train(run, steps)
+                break
+            except KeyboardInterrupt:
+                tried += 1
+        train(run, steps)
+        assert run.bits() == whole.bits(), at
+        assert steps.heard == all_steps.heard, at
+        assert run.optimizer.learning_rate == whole.optimizer.learning_rate, at
+        at += count(11, 1)
+    assert interrupting.count < at
+    figure(f"lines at which a run of {kind} was interrupted and went on to the same bits", tried)

@@ -1,9 +1,11 @@
 """Networks in little memory, many threads and processes, and their copies."""
 
 import concurrent.futures
+import contextlib
 import copy
 import os
 import pickle
+import signal
 import sys
 
 import numpy as np
@@ -73,6 +75,48 @@ def test_steps_of_many_python_threads_on_one_network_come_one_after_another():
         steps = [pool.submit(nets[1].train_step, x, labels, optimizers[1]) for _ in range(64)]
         assert {step.result(60) for step in steps} == set(expected)
     np.testing.assert_array_equal(nets[1]._parameters, nets[0]._parameters)
+
+
+def inside_an_optimizer(step):
+    class Optimizer(Adam):
+        def step(self, parameters, gradients):
+            step()
+
+    return Optimizer(), contextlib.nullcontext()
+
+
+def inside_a_signal_handler(step):
+    class Optimizer(Adam):
+        def step(self, parameters, gradients):
+            signal.raise_signal(signal.SIGINT)
+
+    @contextlib.contextmanager
+    def handled():
+        before = signal.signal(signal.SIGINT, lambda *_: step())
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    return Optimizer(), handled()
+
+
+@pytest.mark.parametrize("inside", (inside_an_optimizer, inside_a_signal_handler))
+@pytest.mark.parametrize("method", ("train_step", "fit"))
+def test_a_step_inside_a_step_of_the_same_network_is_refused(method, inside):
+    net, twin = presets.exercise(), presets.exercise()
+    x, labels = batch(net, 20)
+
+    def step():
+        twin.train_step(x, labels, Adam())  # of another network
+        getattr(net, method)(x, labels, optimizer=Adam())
+
+    optimizer, handled = inside(step)
+    text = rf"^Network\.{method}: a step of this network is under way in this thread.*deepcopy"
+    with handled, pytest.raises(RuntimeError, match=text):
+        net.train_step(x, labels, optimizer)
+    net.train_step(x, labels, Adam())
+    np.testing.assert_array_equal(net._parameters, twin._parameters)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")

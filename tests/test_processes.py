@@ -115,6 +115,47 @@ def test_children_forked_while_other_python_threads_compute_have_the_same_bits(
     figure("forks while four Python threads train, with the same bits", children)
 
 
+@forks
+@pytest.mark.parametrize("preset", ("exercise", "wide"))
+def test_children_forked_while_a_thread_trains_a_network_can_train_it(
+    preset, python, count, figure
+):
+    children = count(10, 100)
+    printed = python(
+        f"""
+        import threading
+        import cyconv
+        from tests.test_processes import Run, forked
+        run, end = Run({preset!r}), threading.Event()
+
+        def compute():
+            while not end.is_set():
+                run.net.train_step(run.x, run.labels, run.optimizer)
+
+        def work():
+            threads = [threading.Thread(target=run.step) for _ in range(2)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            return run.step()
+
+        thread = threading.Thread(target=compute)
+        thread.start()
+        try:
+            for _ in range({children}):
+                assert len(forked(work)) == 32
+        finally:
+            end.set()
+        thread.join()
+        run.step()
+        print("nobody hung")
+        """
+    )
+    assert printed == "nobody hung\n"
+    figure(f"forks while a thread trains the {preset} network, which go on with it", children)
+
+
 @pytest.mark.parametrize("method", ("fork", "spawn", "forkserver"))
 def test_worker_processes_have_the_bits_of_their_parent(method, python):
     import multiprocessing
