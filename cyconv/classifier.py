@@ -79,7 +79,8 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         X : array_like of shape (N, features), (N, H, W) or (N, H, W, C)
-            uint8, which are divided by 255, or numbers in any range, taken as float32.
+            An array or nested lists. uint8 are divided by 255; numbers in any range are taken as
+            float32.
         y : array_like of shape (N,)
             Integers, strings or anything else that scikit-learn takes as labels.
 
@@ -94,7 +95,9 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         FloatingPointError
             If the loss is NaN or infinite.
         """
-        rows, y = validate_data(self, _as_rows(X), y, dtype=_DTYPES)
+        X = _as_array(X)
+        fitted = copy.copy(self)  # if this fit fails, the one before it stays
+        rows, y = validate_data(fitted, _as_rows(X), y, dtype=_DTYPES)
         check_classification_targets(y)
         classes, labels = np.unique(y, return_inverse=True)
         seed = check_random_state(self.random_state).randint(2**31 - 1)
@@ -108,7 +111,8 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
             Adam(self.learning_rate),
             seed=seed,
         )
-        self.classes_, self.network_, self.history_ = classes, network, history
+        fitted.classes_, fitted.network_, fitted.history_ = classes, network, history
+        self.__dict__ = fitted.__dict__
         return self
 
     def predict(self, X: ArrayLike) -> np.ndarray:
@@ -151,6 +155,12 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
                     f"{features}, as X has, got {self.input_shape!r}"
                 ) from None
         if shape := _image_shape(X):
+            if len(shape) == 3 and shape[0] in (1, 3) and min(shape[1:]) > 4:
+                raise ValueError(
+                    f"CNNClassifier: X has images of shape {shape}, whose channels seem to come "
+                    "first; use X.transpose(0, 2, 3, 1), or, if the channels are last, "
+                    f"input_shape={shape}"
+                )
             return shape if len(shape) > 2 else (*shape, 1)
         side = math.isqrt(features)
         if side * side != features:
@@ -162,8 +172,20 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
 
     def _checked(self, X) -> np.ndarray:
         check_is_fitted(self, "network_")
+        X = _as_array(X)
         rows = validate_data(self, _as_rows(X), dtype=_DTYPES, reset=False)
         return _images(X, rows, self.network_)
+
+
+def _as_array(X):
+    """Return a sequence of images as an array, and all else as it is: scikit-learn takes it."""
+    if not isinstance(X, (list, tuple)):
+        return X
+    try:
+        images = np.asarray(X)
+    except ValueError:  # of different sizes
+        return X
+    return images if images.ndim > 2 else X
 
 
 def _image_shape(X) -> tuple[int, ...]:

@@ -176,7 +176,55 @@ def test_uint8_is_divided_by_255_and_other_numbers_are_taken_as_they_are():
     )
 
 
+def test_nested_lists_are_images_as_arrays_are(digits):
+    x, labels = digits
+    images = x[:40].reshape(-1, 8, 8, 1)
+    expected = quick().fit(images, labels[:40])
+    for each in (images[..., 0], images, list(images), [row.tolist() for row in images[..., 0]]):
+        nested = each.tolist() if isinstance(each, np.ndarray) else each
+        classifier = quick().fit(nested, labels[:40].tolist())
+        assert bits(classifier) == bits(expected)
+        assert classifier.network_.input_shape == (8, 8, 1)
+        np.testing.assert_array_equal(classifier.predict(nested), expected.predict(images))
+    rows = quick().fit(x[:40].tolist(), labels[:40])
+    assert bits(rows) == bits(expected)
+
+
 # Refusals.
+
+
+@pytest.mark.parametrize("channels", (1, 3))
+@pytest.mark.parametrize("nested", (False, True))
+def test_channels_that_come_first_are_refused_with_advice(channels, nested):
+    x, labels = np.random.default_rng(0).random((20, channels, 8, 9)), np.arange(20) % 2
+    with pytest.raises(ValueError, match=rf"\({channels}, 8, 9\), whose .* X.transpose\(0, 2, 3,"):
+        quick().fit(x.tolist() if nested else x, labels)
+    assert quick().fit(x.transpose(0, 2, 3, 1), labels).network_.input_shape == (8, 9, channels)
+    last = quick(input_shape=(channels, 8, 9)).fit(x, labels)
+    assert last.network_.input_shape == (channels, 8, 9)
+    for shape in ((channels, 20, 4), (channels, 4, 20), (2, 8, 9)):
+        assert quick().fit(np.ones((20, *shape)), labels).network_.input_shape == shape
+
+
+@pytest.mark.parametrize("wrong", ("epochs", "labels", "images", "shape"))
+def test_a_fit_that_fails_leaves_the_one_before_it(wrong, digits):
+    x, labels = digits
+    classifier = quick().fit(x, labels)
+    before, expected = {**vars(classifier)}, classifier.predict_proba(x)
+    more, more_labels = np.ones((20, 7, 7)), np.arange(20) % 3
+    if wrong == "epochs":
+        classifier.epochs = -1
+    elif wrong == "shape":
+        classifier.input_shape = (3, 3, 1)
+    elif wrong == "labels":
+        more_labels = np.linspace(0, 1, 20)
+    else:
+        more[3] = np.nan
+    with pytest.raises(ValueError):
+        classifier.fit(more, more_labels)
+    classifier.set_params(epochs=1, input_shape=None)
+    assert vars(classifier) == before
+    np.testing.assert_array_equal(classifier.predict_proba(x), expected)
 
 
 @pytest.mark.parametrize(
