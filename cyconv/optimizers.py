@@ -134,24 +134,27 @@ class BaseOptimizer:
             kept = {name: np.zeros_like(parameters) for name in self.arrays}
         else:
             kept = self._kept
-            if not self._belongs_to(parameters):
-                raise RuntimeError(
-                    f"{type(self).__name__}: this optimizer belongs to another network; make a "
-                    "new one"
-                )
+            self._check_owner(parameters)
         clip = self._clip(gradients)
         # Both say nothing until the number of steps is more than 0, which the sweep sees to.
         self._kept, self._arena = kept, parameters
         self._sweep(parameters, gradients, kept, self._count, clip, kernel_threads())
 
-    def _belongs_to(self, parameters: np.ndarray) -> bool:
-        """Tell whether the state is that of these parameters, or may be: a copy cannot know."""
-        if self._arena is not None:
-            return self._arena is parameters
-        return all(
-            array.shape == parameters.shape and array.dtype == parameters.dtype
-            for array in self._kept.values()
-        )
+    def _check_owner(self, parameters: np.ndarray) -> None:
+        """Raise unless the state is that of these parameters, or may be: a copy cannot know."""
+        text = f"{type(self).__name__}: this optimizer belongs to another network"
+        arrays = [*self._kept.values(), *([] if self._arena is None else [self._arena])]
+        for array in arrays:
+            if (array.shape, array.dtype) != (parameters.shape, parameters.dtype):
+                raise RuntimeError(
+                    f"{text}, of {array.size:,} parameters in {array.dtype}, and this one has "
+                    f"{parameters.size:,} in {parameters.dtype}; make a new one"
+                )
+        if self._arena is not None and self._arena is not parameters:
+            raise RuntimeError(
+                f"{text}; make a new one, or, if this network goes on where that one was, as one "
+                "that was loaded does, give it copy.deepcopy(optimizer)"
+            )
 
     def _clip(self, gradients: np.ndarray) -> float:
         """Return what scales the gradients to `max_norm`, or 1, as PyTorch's clip_grad_norm_."""

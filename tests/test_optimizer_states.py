@@ -61,8 +61,36 @@ def test_a_copy_does_not_go_on_with_a_network_of_another_size():
     optimizer = Adam()
     optimizer.step(np.zeros(3), np.ones(3))
     for parameters in (np.zeros(4), np.zeros(3, np.float32)):
-        with pytest.raises(RuntimeError, match="Adam: this optimizer belongs to another network"):
-            copy.deepcopy(optimizer).step(parameters, np.ones_like(parameters))
+        for each in (optimizer, copy.deepcopy(optimizer)):
+            with pytest.raises(
+                RuntimeError,
+                match="Adam: this optimizer belongs to another network, of 3 parameters in "
+                f"float64, and this one has {parameters.size} in {parameters.dtype}; make a new",
+            ):
+                each.step(parameters, np.ones_like(parameters))
+
+
+def test_an_optimizer_goes_on_with_a_network_that_was_loaded_by_the_advice_of_its_error(tmp_path):
+    net, optimizer = cyconv.presets.exercise(), Adam()
+    x, labels = np.ones((2, 28, 28), np.float32), [0, 1]
+    net.train_step(x, labels, optimizer)
+    net.save(tmp_path / "net")
+    loaded = cyconv.Network.load(tmp_path / "net")
+    apart = pickle.loads(pickle.dumps(optimizer))
+    with pytest.raises(
+        RuntimeError, match=r"that was loaded .* give it copy.deepcopy\(optimizer\)"
+    ):
+        loaded.train_step(x, labels, optimizer)
+    twin = copy.deepcopy(loaded)
+    losses = [
+        [each.train_step(x, labels, taken) for _ in range(3)]
+        for each, taken in (
+            (loaded, copy.deepcopy(optimizer)),
+            (twin, apart),
+            (net, optimizer),
+        )
+    ]
+    assert losses[0] == losses[1] == losses[2]
 
 
 class Untouched:
