@@ -58,6 +58,7 @@ class Network:
         seed: int = 0,
         dtype: DTypeLike = np.float32,
     ) -> None:
+        others = set(vars(self))  # attributes that a subclass has set
         if not isinstance(layers, (list, tuple)):
             raise TypeError(f"Network: layers must be a list of Layer, got {layers!r}")
         self.layers = tuple(layers)
@@ -96,6 +97,14 @@ class Network:
         last = self.layers[-1]
         self.ends_with_softmax = isinstance(last, Softmax) and last.is_described
         self._turn = atomic.Turn()
+        self._own = {"_own", *vars(self)} - others
+
+    @classmethod
+    def _made(cls, *arguments) -> Network:
+        """Return a network of this class, whose constructor may have arguments of its own."""
+        network = cls.__new__(cls)
+        Network.__init__(network, *arguments)
+        return network
 
     def _set_up_layers(self) -> tuple[int, ...]:
         """Build each layer for the output of the one before, or none; return the last output."""
@@ -353,6 +362,8 @@ class Network:
     def load(cls, path: FilePath, layers: Sequence[type[Layer]] = ()) -> Network:
         """Return the network that `save` wrote to `path`.
 
+        Of a subclass it has the layers, but the subclass's constructor is not called.
+
         Parameters
         ----------
         path : str, bytes or path-like
@@ -366,20 +377,28 @@ class Network:
         OSError
             If the file cannot be read.
         """
-        return checkpoint.load(path, cls, layers)
+        return checkpoint.load(path, cls._made, layers)
 
     def __reduce__(self):
         """Copy or pickle the architecture and the parameters, not a pass or a step under way.
 
-        The layers, your own included, are built again from their attributes. Unpickling runs what
+        The layers, your own included, are built again from their attributes, and a subclass keeps
+        its own; its constructor is not called. Unpickling runs what
         the pickle names: it is for processes of one's own, and `save` for files to keep or share.
         """
         layers = [layer.fresh() for layer in self.layers]
+        again = dict(zip(map(id, self.layers), layers, strict=True))
+        others = {  # attributes of a subclass, which may be layers
+            name: again.get(id(value), value)
+            for name, value in vars(self).items()
+            if name not in self._own
+        }
         arguments = (layers, self.input_shape, self.seed, str(self._parameters.dtype))
-        return type(self), arguments, (self._parameters, self._state, self.steps)
+        return self._made, arguments, (self._parameters, self._state, self.steps, others)
 
     def __setstate__(self, kept) -> None:
-        self._parameters[...], self._state[...], self._steps[...] = kept
+        self._parameters[...], self._state[...], self._steps[...], others = kept
+        vars(self).update(others)
 
     def __repr__(self) -> str:
         layers = ", ".join(map(repr, self.layers))

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from cyconv import Adam, Network, presets
+from cyconv.layers import BatchNorm, Conv2D, Flatten, Linear, Softmax
 from tests.zoo import ALL_NETWORKS, NETWORKS, batch, network
 
 
@@ -207,3 +208,35 @@ def test_a_pickle_serves_another_process(tmp_path, python):
         """
     )
     assert printed.strip() == net.predict_proba(x).tobytes().hex()
+
+
+class Filters(Network):
+    """A network whose constructor has arguments of its own, and which has attributes."""
+
+    def __init__(self, filters, *, name):
+        self.name = name
+        self.first = Conv2D(filters, 3)
+        layers = [self.first, BatchNorm(), Flatten(), Linear(3), Softmax()]
+        super().__init__(layers, (5, 5, 1), seed=filters)
+        self.filters, self.last = [filters], self.layers[-2]
+
+
+def test_a_subclass_is_copied_without_its_constructor_and_keeps_its_attributes(again):
+    net = Filters(2, name="mine")
+    x, labels = batch(net)
+    net.train_step(x, labels, Adam())
+    other = again(net)
+    assert type(other) is Filters
+    assert (other.name, other.filters, other.steps) == ("mine", [2], 1)
+    assert (other.first, other.last) == (other.layers[0], other.layers[3])
+    assert other.predict_proba(x).tobytes() == net.predict_proba(x).tobytes()
+    assert again(other).train_step(x, labels, Adam()) == net.train_step(x, labels, Adam())
+
+
+def test_a_subclass_is_loaded_without_its_constructor(tmp_path):
+    net = Filters(2, name="mine")
+    net.save(tmp_path / "net")
+    other = Filters.load(tmp_path / "net")
+    assert type(other) is Filters
+    x, _ = batch(net)
+    assert other.predict_proba(x).tobytes() == net.predict_proba(x).tobytes()
