@@ -5,7 +5,7 @@ import pytest
 
 import cyconv
 from cyconv import Adam, Network, presets
-from cyconv.layers import Conv2D, Flatten, Im2Col, LeakyReLU, Linear, Softmax
+from cyconv.layers import Conv2D, Flatten, Im2Col, Layer, LeakyReLU, Linear, Residual, Softmax
 from tests import optimizer_reference, reference
 from tests.gradcheck import check_gradient, sides_of_chain
 from tests.steps import (
@@ -225,6 +225,42 @@ def test_layouts_in_memory_give_the_same_bits():
         )
     ]
     assert len(set(losses)) == 1
+
+
+class InPlace(Layer):
+    """Twice the input, computed where the input is."""
+
+    def forward(self, x):
+        x *= 2
+        return x
+
+    def backward(self, dy):
+        dy *= 2
+        return dy
+
+
+@pytest.mark.parametrize("dtype", (np.float32, np.float64))
+@pytest.mark.parametrize(
+    "layers",
+    [
+        pytest.param(lambda: [InPlace(), Conv2D(2, 3)], id="first"),
+        pytest.param(lambda: [Conv2D(2, 3), InPlace()], id="in the middle"),
+        pytest.param(lambda: [Residual([InPlace()]), Conv2D(2, 3)], id="in a branch"),
+    ],
+)
+def test_a_users_layer_that_computes_in_place_changes_no_array_of_anybody_else(layers, dtype):
+    net = Network([*layers(), Flatten(), Linear(3), Softmax()], (5, 5, 1))
+    x, labels = np.random.default_rng(0).random((6, 5, 5, 1)).astype(dtype), np.arange(6) % 3
+    dy, kept = np.ones((6, 3), dtype), x.copy()
+    y = net.forward(x)
+    net.backward(dy)
+    np.testing.assert_array_equal(net.predict_proba(x), y)
+    net.predict(x)
+    net.evaluate(x, labels)
+    net.train_step(x, labels, Adam())
+    net.fit(x, labels, 1)
+    np.testing.assert_array_equal(x, kept)
+    np.testing.assert_array_equal(dy, 1)
 
 
 # Refusals that are about the data, not the arguments.
