@@ -400,7 +400,7 @@ def _scaled(optimizer: Any, share: float) -> tuple[str, float] | None:
     if share == 1:
         return None
     rate = optimizer.learning_rate * share
-    if not isinstance(optimizer, BaseOptimizer):
+    if getattr(type(optimizer), "learning_rate", None) is not BaseOptimizer.learning_rate:
         return "learning_rate", rate
     # Not by the property, in whose Python code Ctrl-C could come.
     return "_learning_rate", optimizer._number(rate, "learning_rate")

@@ -153,6 +153,8 @@ def test_images_whose_channels_come_first():
             net.predict(images)
     with raises(ValueError, "x must have shape (N, 28, 28, 1), got (2, 1, 28, 28)", "transpose"):
         presets.exercise().predict(ones(2, 1, 28, 28))
+    cube = Network([Flatten(), Linear(10), Softmax()], (3, 3, 3))
+    assert cube.predict(ones(2, 3, 3, 3)).shape == (2,)
 
 
 def test_a_gradient_of_another_shape():
