@@ -28,6 +28,7 @@ TESTS = Path(__file__).parent
 CYCONV = TESTS.parent / "cyconv"
 GATE = {  # the files of cyconv, and the tests of each beside those of ALL
     "checks.py": (),
+    "classifier.py": ("test_classifier.py",),
     "geometry.py": (),
     "threads.py": ("test_threads.py::test_a_count_that_was_set_is_the_count",),
     "functional.py": (),
@@ -40,6 +41,7 @@ GATE = {  # the files of cyconv, and the tests of each beside those of ALL
     "program.py": (),
     "schedules.py": (),
     "stages.py": (),
+    "training.py": ("test_training.py", "test_schedules.py", "test_averages.py", "test_resume.py"),
     "layers/activations.py": (),
     "layers/base.py": ("test_layers.py",),
     "layers/conv.py": (),
@@ -72,7 +74,8 @@ CHECKS = {  # functions that raise, or return what they were given first
         "rounding_mode",
         "batch_shape",
     ),
-    *("_any_array", "_flat", "_images", "_labels", "_layers", "_needs_softmax", "enter"),
+    *("_any_array", "_check_owner", "_flat", "_images", "_labels", "_layers", "_needs_softmax"),
+    *("check_is_fitted", "check_classification_targets", "enter"),
 }
 
 

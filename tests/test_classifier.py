@@ -110,6 +110,10 @@ def test_an_integer_for_random_state_gives_the_same_bits(digits):
     assert bits(classifier.fit(*digits)) != bits(classifier.fit(*digits))
 
 
+def test_no_layers_are_layers_too(digits):
+    assert len(quick(layers=[]).fit(*digits).network_.layers) == 3
+
+
 @pytest.mark.parametrize("again", (copy.deepcopy, lambda each: pickle.loads(pickle.dumps(each))))
 def test_copies_of_a_fitted_classifier_predict_the_same(again, digits):
     classifier = quick().fit(*digits)
@@ -204,6 +208,8 @@ def test_channels_that_come_first_are_refused_with_advice(channels, nested):
     assert last.network_.input_shape == (channels, 8, 9)
     for shape in ((channels, 20, 4), (channels, 4, 20), (2, 8, 9)):
         assert quick().fit(np.ones((20, *shape)), labels).network_.input_shape == shape
+    grey = quick().fit(np.ones((20, channels, 9)), labels)
+    assert grey.network_.input_shape == (channels, 9, 1)
 
 
 @pytest.mark.parametrize("wrong", ("epochs", "labels", "images", "shape"))

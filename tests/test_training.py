@@ -248,6 +248,7 @@ REFUSED = {
     "progress": lambda x, labels: History(),
     r"progress\.batch must be": lambda x, labels: Progress(batch=-1),
     r"progress\.batch is": lambda x, labels: Progress(batch=2),
+    r"progress\.epoch must be": lambda x, labels: Progress(epoch=-1),
     r"progress\.epoch": lambda x, labels: Progress(epoch="1"),
 }
 
