@@ -28,7 +28,6 @@ TESTS = Path(__file__).parent
 CYCONV = TESTS.parent / "cyconv"
 GATE = {  # the files of cyconv, and the tests of each beside those of ALL
     "checks.py": (),
-    "classifier.py": ("test_classifier.py",),
     "geometry.py": (),
     "threads.py": ("test_threads.py::test_a_count_that_was_set_is_the_count",),
     "functional.py": (),
@@ -52,6 +51,8 @@ GATE = {  # the files of cyconv, and the tests of each beside those of ALL
     "layers/pooling.py": (),
     "layers/residual.py": ("test_layers.py",),
 }
+if importlib.util.find_spec("sklearn"):
+    GATE["classifier.py"] = ("test_classifier.py",)
 ALL = "errors", "test_checks.py", "test_geometry.py"
 SECONDS = 60  # of CPU time, and
 MEMORY = 2**35  # bytes of address space, for what computes without end when a check is gone
