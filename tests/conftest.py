@@ -15,14 +15,31 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import cyconv
 
-NIGHTLY = bool(os.environ.get("CYCONV_NIGHTLY"))  # set by python -m tests.nightly
+TIERS = ("short", "ci", "nightly")
 _figures = []
 
 
+def pytest_addoption(parser):
+    parser.addoption("--counts", choices=TIERS, default="short", help="how much each test tries")
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m selects
+def pytest_collection_modifyitems(config, items):
+    """Skip the tests marked `long` if counts are short; mark those whose counts differ besides."""
+    short = pytest.mark.skip(reason="takes long: --counts ci")
+    for item in items:
+        if item.get_closest_marker("long"):
+            if config.getoption("counts") == "short":
+                item.add_marker(short)
+        elif "count" in item.fixturenames:
+            item.add_marker("long")
+
+
 @pytest.fixture
-def count():
-    """Return f(usual, nightly), which returns one of the two."""
-    return lambda usual, nightly: nightly if NIGHTLY else usual
+def count(request):
+    """Return f(short, ci, nightly), which returns the one that --counts names."""
+    tier = TIERS.index(request.config.getoption("counts"))
+    return lambda *counts: counts[tier]
 
 
 @pytest.fixture

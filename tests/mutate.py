@@ -235,7 +235,6 @@ def main() -> int:
     files = options.files or list(GATE)
     if not set(files) <= set(GATE):
         parser.error(f"FILE must be of {', '.join(GATE)}, got {' '.join(files)}")
-    os.environ.pop("CYCONV_NIGHTLY", None)
     every = [mutant for file in files for mutant in mutants(file)]
     if options.sample:
         drawn = random.Random(0).sample(range(len(every)), options.sample)

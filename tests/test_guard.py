@@ -134,13 +134,13 @@ def survivors(*arguments):
 
 @pytest.mark.parametrize("side", guard.SIDES)
 def test_convolutions_touch_nothing_beside_an_array(side, count, figure):
-    done = survivors("functions", side, count(500, 10_000))
+    done = survivors("functions", side, count(100, 500, 10_000))
     figure(f"convolutions with guard pages {side} all arrays", done)
 
 
 @pytest.mark.parametrize("side", guard.SIDES)
 def test_poolings_touch_nothing_beside_an_array(side, count, figure):
-    done = survivors("poolings", side, count(300, 5_000))
+    done = survivors("poolings", side, count(60, 300, 5_000))
     figure(f"poolings with guard pages {side} all arrays", done)
 
 

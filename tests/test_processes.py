@@ -63,7 +63,7 @@ def forked(work):
 def test_children_forked_between_the_steps_have_the_bits_of_their_parent(
     preset, children, python, count, figure
 ):
-    rounds = count(2, 20)
+    rounds = count(1, 2, 20)
     for round_ in range(rounds):
         # In a new process: its threads, and the fate of a child that hangs, are its own.
         printed = python(
@@ -87,7 +87,7 @@ def test_children_forked_between_the_steps_have_the_bits_of_their_parent(
 def test_children_forked_while_other_python_threads_compute_have_the_same_bits(
     python, count, figure
 ):
-    children = count(20, 100)
+    children = count(5, 20, 100)
     printed = python(
         f"""
         import threading

@@ -339,7 +339,7 @@ def test_kernels_have_the_same_bits_on_1_to_8_threads(case, dtype):
 @pytest.mark.parametrize("dtype", (np.float32, np.float64))
 @pytest.mark.parametrize("name", ALL_NETWORKS)
 def test_networks_have_the_same_bits_on_1_to_8_threads(name, dtype, count):
-    images, steps = (100, 2) if name == "exercise" else (37, count(1, 3))
+    images, steps = (100, 2) if name == "exercise" else (37, count(1, 1, 3))
 
     def everything():
         net, optimizer = network(name, dtype=dtype), cyconv.Adam()
@@ -357,7 +357,7 @@ def test_thirty_two_python_threads_predict_on_one_network_with_eight_threads_eac
     x, _ = batch(net, 64)
     expected = net.predict_proba(x).tobytes()
     cyconv.set_num_threads(COUNTS[-1])
-    predictions = count(1000, 10_000)
+    predictions = count(100, 1000, 10_000)
     with concurrent.futures.ThreadPoolExecutor(32) as pool:
         results = [pool.submit(net.predict_proba, x) for _ in range(predictions)]
         assert {result.result(60).tobytes() for result in results} == {expected}
