@@ -14,7 +14,7 @@ import random
 import resource
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
@@ -201,18 +201,18 @@ def without(index: int, node: ast.AST, field: str) -> str:
     return ast.unparse(changed)
 
 
-def survives(mutant: Mutant | None) -> bool:
-    """Tell whether the tests pass on a mutant, or all of them without one."""
+def survives(files: Iterable[str], mutant: Mutant | None = None) -> bool:
+    """Tell whether the tests of some files of the gate pass, on a mutant or without one."""
     child = os.fork()
     if child == 0:
         try:
-            os._exit(run_tests(mutant))
+            os._exit(run_tests(files, mutant))
         finally:
             os._exit(1)
     return os.waitpid(child, 0)[1] == 0
 
 
-def run_tests(mutant: Mutant | None) -> int:
+def run_tests(files: Iterable[str], mutant: Mutant | None) -> int:
     """Return pytest's exit code; this process has no other use afterwards."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
@@ -221,9 +221,8 @@ def run_tests(mutant: Mutant | None) -> int:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     if mutant:
         sys.meta_path.insert(0, mutant)
-    own = GATE[mutant.file] if mutant else chain(*GATE.values())
-    files = [str(TESTS / name) for name in (*ALL, *own)]
-    return pytest.main(["-x", "-p", "no:cacheprovider", *files])
+    tests = [str(TESTS / name) for name in (*ALL, *chain(*(GATE[file] for file in files)))]
+    return pytest.main(["-x", "-p", "no:cacheprovider", *tests])
 
 
 def main() -> int:
@@ -241,11 +240,12 @@ def main() -> int:
         every = [every[index] for index in sorted(drawn)]
     survivors = 0
     with ProcessPoolExecutor(os.cpu_count(), get_context("fork")) as pool:
-        if not pool.submit(survives, None).result():
+        files = list(dict.fromkeys(mutant.file for mutant in every))
+        if not pool.submit(survives, files).result():
             print("FAILED: the tests fail on the gate itself; see python -m pytest")
             return 1
-        results = pool.map(survives, every)
-        for file in dict.fromkeys(mutant.file for mutant in every):
+        results = pool.map(survives, ([mutant.file] for mutant in every), every)
+        for file in files:
             own = [mutant for mutant in every if mutant.file == file]
             alive = [mutant for mutant in own if next(results)]
             noticed = len(own) - len(alive)

@@ -154,7 +154,7 @@ class Flips:
 
 def test_a_damaged_checkpoint_is_refused_or_is_what_it_says(good, count, figure):
     seed = count(0, 0, date.today().toordinal())
-    outcome = attack(check, good, Mutants(good, damaged, count(5_000, 100_000, 1_000_000), seed))
+    outcome = attack(check, good, Mutants(good, damaged, count(3_000, 100_000, 1_000_000), seed))
     assert outcome.refused > outcome.read > 100
     figure("checkpoints damaged", outcome)
 

@@ -119,11 +119,13 @@ def test_random_poolings_are_exact(count, figure):
     figure("random poolings, exact", poolings)
 
 
-def test_the_small_box_is_exact_or_refused(figure):
+def test_the_small_box_is_exact_or_refused(count, figure):
     rng = np.random.default_rng(1)
     found = Counter()
     sizes = range(1, 6)
-    for box in itertools.product(sizes, sizes, sizes, sizes, range(3), range(1, 4)):
+    boxes = itertools.product(sizes, sizes, sizes, sizes, range(3), range(1, 4))
+    part = count(7, 1, 1)
+    for box in itertools.islice(boxes, 0, None, part):
         H, W, KH, KW, padding, stride = box
         spans = H - KH + 2 * padding, W - KW + 2 * padding
         fits = all(span >= 0 and span % stride == 0 for span in spans)
@@ -141,7 +143,7 @@ def test_the_small_box_is_exact_or_refused(figure):
             for module in (cyconv, naive):
                 assert_refused(module, case, *given)
         found[fits] += 1
-    assert found.total() == 5**4 * 3 * 3
+    assert found.total() == -(-(5**4) * 3 * 3 // part)
     figure("small box, exact", found[True])
     figure("small box, refused", found[False])
 

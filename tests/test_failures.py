@@ -150,7 +150,7 @@ class Interrupting:
 @pytest.mark.parametrize("optimizer_name", OPTIMIZERS)
 @pytest.mark.parametrize("name", ("exercise", "everything"))
 def test_a_step_that_is_interrupted_at_any_line_is_taken_as_a_whole_or_not_at_all(
-    name, optimizer_name, figure
+    name, optimizer_name, count, figure
 ):
     (x, labels), (more, more_labels) = batch(NETWORKS[name](), 20), batch(NETWORKS[name](), 9)
     start = NETWORKS[name](), OPTIMIZERS[optimizer_name]()
@@ -177,7 +177,7 @@ def test_a_step_that_is_interrupted_at_any_line_is_taken_as_a_whole_or_not_at_al
             net.train_step(images, labels[: len(images)], optimizer)
             untouched[0].train_step(images, labels[: len(images)], untouched[1])
         assert bits(net, optimizer) == bits(*untouched), at
-        at += 1 if at < 60 else 3
+        at += count(9, 3, 1)
     assert interrupting.count < at and False in seen
     figure(f"lines at which a step of {name} with {optimizer_name} was interrupted", at)
 

@@ -157,30 +157,18 @@ def test_no_bias_and_no_dx():
 
 
 @pytest.mark.parametrize("case", reference.LARGE, ids=str)
-@pytest.mark.parametrize("threads", (1, 3))
-def test_float32_is_within_the_bound_of_a_sum_of_products(case, threads):
-    cyconv.set_num_threads(threads)
+def test_float32_is_within_the_bound_of_a_sum_of_products(case):
     rng = np.random.default_rng(3)
     given = arrays(case, rng, lambda rng, shape: rng.normal(size=shape), np.float32)
-    results = everything(cyconv, case, *given)
     exact = [np.float64(array) for array in given]
     expected = by_definition(case, *exact)
     magnitudes = by_definition(case, *map(np.abs, exact))
     counts = by_definition(case, *map(np.ones_like, exact))
-    for name, *compared in zip(NAMES, results, expected, counts, magnitudes, strict=True):
-        reference.assert_within(*compared, what=name)
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("case", reference.LARGE, ids=str)
-def test_the_same_bits_for_any_number_of_threads(case, dtype):
-    rng = np.random.default_rng(4)
-    given = arrays(case, rng, lambda rng, shape: rng.normal(size=shape), dtype)
-    bits = set()
-    for threads in (1, 2, 3, 4):
+    for threads in (1, 3):
         cyconv.set_num_threads(threads)
-        bits.add(b"".join(result.tobytes() for result in everything(cyconv, case, *given)))
-    assert len(bits) == 1
+        results = everything(cyconv, case, *given)
+        for name, *compared in zip(NAMES, results, expected, counts, magnitudes, strict=True):
+            reference.assert_within(*compared, what=name)
 
 
 @pytest.mark.parametrize("value", (np.nan, np.inf, -np.inf))

@@ -60,10 +60,10 @@ def poolings(side, count):
                 assert_same(results, expected, case, dtype, threads, names=reference.POOLINGS)
 
 
-def networks(side):
+def networks(side, count):
     """Train, predict and go layer by layer, all arrays between forbidden pages."""
     runs = (1, 1, np.uint8), (37, 1, np.float32), (37, 3, np.uint8), (37, 3, np.float64)
-    for name, (images, threads, dtype) in itertools.product(zoo.ALL_NETWORKS, runs):
+    for name, (images, threads, dtype) in itertools.product(zoo.ALL_NETWORKS, runs[-int(count) :]):
         if name == "batch normalisation first and last":
             images = max(images, 2)  # one vector has no variance
         print(name, np.dtype(dtype), images, threads, flush=True)
@@ -134,19 +134,19 @@ def survivors(*arguments):
 
 @pytest.mark.parametrize("side", guard.SIDES)
 def test_convolutions_touch_nothing_beside_an_array(side, count, figure):
-    done = survivors("functions", side, count(100, 500, 10_000))
+    done = survivors("functions", side, count(25, 500, 10_000))
     figure(f"convolutions with guard pages {side} all arrays", done)
 
 
 @pytest.mark.parametrize("side", guard.SIDES)
 def test_poolings_touch_nothing_beside_an_array(side, count, figure):
-    done = survivors("poolings", side, count(60, 300, 5_000))
+    done = survivors("poolings", side, count(25, 300, 5_000))
     figure(f"poolings with guard pages {side} all arrays", done)
 
 
 @pytest.mark.parametrize("side", guard.SIDES)
-def test_networks_touch_nothing_beside_an_array(side, figure):
-    done = survivors("networks", side)
+def test_networks_touch_nothing_beside_an_array(side, count, figure):
+    done = survivors("networks", side, count(2, 4, 4))
     figure(f"training runs with guard pages {side} all arrays", done)
 
 

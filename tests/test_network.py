@@ -27,7 +27,7 @@ def name(request):
 
 
 @pytest.mark.parametrize("name", ["exercise", *NETWORKS])
-def test_gradients_of_a_whole_network_are_the_differences_of_its_loss(name):
+def test_gradients_of_a_whole_network_are_the_differences_of_its_loss(name, count):
     net = network(name, dtype=np.float64)
     pixels, labels = batch(net, images=2)
     x = pixels / 255
@@ -41,7 +41,7 @@ def test_gradients_of_a_whole_network_are_the_differences_of_its_loss(name):
         logits, sides = sides_of_chain(net.layers[:-1], x, training=True)
         return reference.cross_entropy(logits, labels)[0], sides
 
-    most = 150 if name == "exercise" else 40
+    most = count(5, 40, 40) * (4 if name == "exercise" else 1)
     check_gradient(loss, x, dx, "x", most=most)
     for key, parameter in net.parameters().items():
         check_gradient(loss, parameter, gradients[key], key, most=most)
@@ -83,7 +83,7 @@ def test_steps_are_complete_when_buffers_start_as_nan(name, request):
 
 @pytest.mark.parametrize(
     ("name", "steps", "images"),
-    [("exercise", 50, 100), ("wide", 50, 37), *((name, 4, 37) for name in NETWORKS)],
+    [("exercise", 50, 100), ("wide", 10, 37), *((name, 4, 37) for name in NETWORKS)],
 )
 def test_the_same_bits_for_any_number_of_threads(name, steps, images):
     assert len({trained(name, steps, images, threads) for threads in THREADS}) == 1

@@ -243,15 +243,17 @@ def downloading(mirror, directory, processes):
         yield children
 
 
-def test_eight_processes_may_download_at_once_into_one_cache(server, mirrors, tmp_path, figure):
-    cache = tmp_path / "cache"
-    with downloading(mirrors[1], cache, 8) as children:
+def test_many_processes_may_download_at_once_into_one_cache(
+    server, mirrors, tmp_path, count, figure
+):
+    cache, processes = tmp_path / "cache", count(3, 8, 8)
+    with downloading(mirrors[1], cache, processes) as children:
         for child in children:
             _, error = child.communicate(timeout=60)
             assert child.returncode == 0, error
     assert stored(cache) == dict.fromkeys(FILES, CONTENT)
-    assert sorted(server.asked) == sorted(["/good/one", "/good/two"] * 8)
-    figure("processes that downloaded into one cache at once", 8)
+    assert sorted(server.asked) == sorted(["/good/one", "/good/two"] * processes)
+    figure("processes that downloaded into one cache at once", processes)
 
 
 def test_a_download_that_is_killed_leaves_nothing_under_the_name(server, mirrors, tmp_path):

@@ -13,10 +13,10 @@ from tests.cli.train.runs import FILES, SHORT, bits, child
     ("patch", "place"),
     [
         ("at(Adam, 'step', 1)", "epoch 1, step 1"),
-        ("at(Adam, 'step', 13)", "epoch 1, step 13"),
+        pytest.param("at(Adam, 'step', 13)", "epoch 1, step 13", marks=pytest.mark.long),
         ("at(Adam, 'step', 22)", "epoch 1, step 22"),
         ("at(Network, 'evaluate', 1)", "epoch 1"),
-        ("at(Adam, 'step', 30)", "epoch 2, step 8"),
+        pytest.param("at(Adam, 'step', 30)", "epoch 2, step 8", marks=pytest.mark.long),
         ("at(os, 'fsync', 1)", "epoch 1, step 1"),  # at the beginning
     ],
 )

@@ -160,7 +160,7 @@ def test_offline_auto_says_why_and_takes_the_digits(monkeypatch, capsys):
     assert "no mirror has sent it" in capsys.readouterr().err
 
 
-def test_reporting_takes_little_of_the_time_of_training(tmp_path, monkeypatch, figure):
+def test_reporting_takes_little_of_the_time_of_training(tmp_path, monkeypatch, count, figure):
     """Bars, rows, the best epoch and all files, but for the pictures after the training."""
     wall = dict.fromkeys(("training", "reporting", "validation"), 0.0)
     cpu = wall.copy()
@@ -191,7 +191,8 @@ def test_reporting_takes_little_of_the_time_of_training(tmp_path, monkeypatch, f
     (x, labels), test = datasets.load_digits()
     many = np.tile(x, (40, 1, 1)), np.tile(labels, 40)  # as many as MNIST has
     monkeypatch.setattr(datasets, "load_digits", lambda: (many, test))
-    assert main(["train", "--dataset", "digits", "--epochs", "10", "--out", str(tmp_path)]) == 0
+    epochs = ("--epochs", str(count(2, 10, 10)))
+    assert main(["train", "--dataset", "digits", *epochs, "--out", str(tmp_path)]) == 0
     added, of_cpu = (
         kind["reporting"] / (kind["training"] - kind["reporting"] - kind["validation"])
         for kind in (wall, cpu)
