@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from cyconv import checks, tuning
 from cyconv._core import of
 from cyconv.geometry import Geometry, Padding, Pair, Placing, Rounding, divides, integer, resolve
+from cyconv.memory import count_accumulators
 from cyconv.threads import kernel_threads
 
 
@@ -207,7 +208,8 @@ def conv2d_backward(
     whole = max(height, geometry.OH)  # rows of whole images
     parts = -(-len(x) * geometry.OH // whole) * -(-whole // height)
     tile = tile_rows(geometry, height, x.itemsize)
-    accumulators = np.empty((min(tuning.ACCUMULATORS, parts), weight.size + F), x.dtype)
+    size = weight.size + F
+    accumulators = np.empty((count_accumulators(parts, size * x.itemsize), size), x.dtype)
     threads = min(kernel_threads(), len(accumulators))
     cols = scratch_columns(geometry, tile, threads, x.dtype, "conv2d_backward")
     conv, transposed = of(x.dtype).conv, None

@@ -159,6 +159,16 @@ class Places:
         self.frames[number], self.scratch[number] = frame.size, scratch.size
 
 
+def count_accumulators(parts: int, nbytes: int) -> int:
+    """Return how many accumulators of gradients a batch in `parts` has, each of `nbytes`.
+
+    It depends on shapes only, and is a power of two unless the parts are fewer, so that threads
+    have equal work.
+    """
+    most = max(2, tuning.ACCUMULATOR_BYTES // max(1, nbytes))
+    return min(parts, tuning.ACCUMULATORS, 1 << (most.bit_length() - 1))
+
+
 class Memory:
     """All that a program needs for batches of one size: one array, cut up.
 

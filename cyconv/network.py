@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -13,15 +13,17 @@ from cyconv._core import atomic
 from cyconv.files import FilePath
 from cyconv.geometry import integer
 from cyconv.layers import Layer, Softmax
+from cyconv.layers.settled import Settled
 from cyconv.layers.table import table
-from cyconv.losses import CrossEntropy, cross_entropy
+from cyconv.losses import CrossEntropy
 from cyconv.optimizers import Optimizer
 from cyconv.passes import Passes
+from cyconv.prediction import evaluate, predict, predict_proba
 from cyconv.program import Arenas
 from cyconv.training import fit
 
 _DTYPES = ("float32", "float64", *checks.FLOATS)
-CHUNK = 2048  # images that evaluate and predict take at once: memory does not grow with the data
+_SETTLED = "layers", "input_shape", "output_shape", "seed", "ends_with_softmax"
 
 
 class Network:
@@ -99,6 +101,11 @@ class Network:
         self._turn = atomic.Turn()
         self._own = {"_own", *vars(self)} - others
 
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in _SETTLED and "_own" in vars(self):
+            raise AttributeError(f"Network: {name} cannot be changed any more; make a new network")
+        super().__setattr__(name, value)
+
     @classmethod
     def _made(cls, *arguments) -> Network:
         """Return a network of this class, whose constructor may have arguments of its own."""
@@ -136,7 +143,10 @@ class Network:
         return self.output_shape[-1]
 
     def parameters(self) -> dict[str, np.ndarray]:
-        """Return the parameters by name ("0.weight", "0.bias", ...): views, to read and write."""
+        """Return the parameters by name ("0.weight", "0.bias", ...): views, to read and write.
+
+        The arrays can be written to, but not replaced: ``parameters["0.weight"][...] = values``.
+        """
         return self._named("parameters")
 
     def gradients(self) -> dict[str, np.ndarray]:
@@ -148,11 +158,11 @@ class Network:
         return self._named("state")
 
     def _named(self, kind: str) -> dict[str, np.ndarray]:
-        return {
-            f"{layer.name}.{name}": view
+        return Settled(
+            (f"{layer.name}.{name}", view)
             for layer in self.layers
             for name, view in getattr(layer, kind).items()
-        }
+        )
 
     def forward(self, x: ArrayLike, training: bool = False) -> np.ndarray:
         """Return the output of the last layer, and keep what `backward` needs.
@@ -264,79 +274,9 @@ class Network:
             return x
         return x.astype(np.result_type(x, self._parameters), copy=False)
 
-    def evaluate(self, x: ArrayLike, labels: ArrayLike) -> tuple[float, float]:
-        """Return (mean cross-entropy, share of images whose most probable class is the label).
-
-        Parameters
-        ----------
-        x : ndarray of shape (N, *input_shape), float32 or uint8
-        labels : ndarray of shape (N,), integers from 0 to classes - 1
-
-        Raises
-        ------
-        TypeError, ValueError, FloatingPointError
-            As in `predict`, or if the labels do not fit.
-        """
-        x = self._images(x, "Network.evaluate")
-        labels = self._labels(labels, len(x), "Network.evaluate")
-        total, right = 0.0, 0
-        for index, logits in enumerate(self._finite_logits(x, "Network.evaluate")):
-            truth = labels[index * CHUNK : (index + 1) * CHUNK]
-            right += int((logits.argmax(axis=1) == truth).sum())
-            total += cross_entropy(logits, truth)[0] * len(truth)
-        return total / len(x), right / len(x)
-
-    def predict(self, x: ArrayLike) -> np.ndarray:
-        """Return the most probable class of each image.
-
-        Parameters
-        ----------
-        x : ndarray of shape (N, *input_shape), float32 or uint8
-
-        Returns
-        -------
-        ndarray of shape (N,), int64
-
-        Raises
-        ------
-        TypeError, ValueError
-            If x has another element type or shape, or is not finite.
-        FloatingPointError
-            If x is finite, but the network's output is not.
-        """
-        return self._predict(x, "Network.predict").argmax(axis=-1)
-
-    def predict_proba(self, x: ArrayLike) -> np.ndarray:
-        """Return the probability of each class for each image.
-
-        Parameters and errors are those of `predict`; the network must end with Softmax.
-
-        Returns
-        -------
-        ndarray of shape (N, classes)
-        """
-        self._needs_softmax("Network.predict_proba")
-        return Softmax().forward(self._predict(x, "Network.predict_proba"))
-
-    def _predict(self, x, who) -> np.ndarray:
-        """Return finite logits."""
-        x = self._images(x, who)
-        if len(x) == 0:
-            return np.empty((0, *self.output_shape), np.result_type(self._parameters, x.dtype))
-        chunks = list(self._finite_logits(x, who))
-        return chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
-
-    def _finite_logits(self, x, who) -> Iterator[np.ndarray]:
-        """Yield the logits of `CHUNK` images after the other; images and logits are finite."""
-        checks.finite(x, who)
-        for first in range(0, len(x), CHUNK):
-            logits = self._logits(x[first : first + CHUNK])
-            if not np.isfinite(logits).all():
-                raise FloatingPointError(
-                    f"{who}: the output is not finite; the weights have diverged"
-                )
-            yield logits
-
+    evaluate = evaluate
+    predict = predict
+    predict_proba = predict_proba
     fit = fit
 
     def summary(self) -> str:

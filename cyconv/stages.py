@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from cyconv import checks, tuning
-from cyconv.memory import NOWHERE, Memory, whole_lines
+from cyconv.memory import NOWHERE, Memory, count_accumulators, whole_lines
 
 
 class Stage(Protocol):
@@ -44,7 +44,7 @@ class Blocks:
 
     def __init__(self, program: Any, number: int, run: list[Any]) -> None:
         places = program.places
-        self._goes_back = program.goes_back
+        self._goes_back, self._itemsize = program.goes_back, program.dtype.itemsize
         # A block goes both ways at once: its frame serves the next block.
         self._goes_both_ways = program.has_loss and run[-1] is program.steps[-1]
         self.block = places.blocks[number]
@@ -89,7 +89,10 @@ class Blocks:
         """Return into what a batch is cut, and how many floats that takes."""
         block = min(self.block, max(1, -(-images // tuning.MIN_BLOCKS)))
         blocks = -(-images // block)
-        accumulators = min(blocks, tuning.ACCUMULATORS) if self._goes_back else blocks
+        gradients = self.stage.gradients if self._goes_back else 0
+        accumulators = blocks
+        if self._goes_back:
+            accumulators = count_accumulators(blocks, gradients * self._itemsize)
         threads = min(threads, accumulators)
         keep = self._goes_back and not self._goes_both_ways
         return {
@@ -98,7 +101,7 @@ class Blocks:
             "keep": keep,
             "frames": self._frame * (blocks if keep else threads),
             "scratch": self.stage.scratch * threads,
-            "gradients": self.stage.gradients * accumulators if self._goes_back else 0,
+            "gradients": gradients * accumulators,
         }
 
     def _run(self, memory: Memory, phases: int) -> None:

@@ -10,6 +10,9 @@ Results have other bits with other sizes, but not with other numbers of threads.
 TILE_BYTES = 512 * 1024
 # Accumulators of the gradients of a batch: no more threads than these have work.
 ACCUMULATORS = 16
+# But no more bytes than these, unless two accumulators have more: large weights have few, and are
+# worth a thread's time with fewer images each.
+ACCUMULATOR_BYTES = 64 * 1024 * 1024
 # Smallest strip of output rows worth a thread: pixels and multiply-adds (bench/scaling.py).
 MIN_PIXELS = 128
 MIN_PRODUCTS = 1024 * 1024

@@ -36,6 +36,7 @@ GATE = {  # the files of cyconv, and the tests of each beside those of ALL
     "optimizers.py": ("test_optimizers.py", "test_optimizer_states.py"),
     "passes.py": (),
     "pooling.py": ("test_pooling.py",),
+    "prediction.py": (),
     "presets.py": (),
     "program.py": (),
     "schedules.py": (),

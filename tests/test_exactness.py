@@ -182,6 +182,7 @@ CUTS = {
     "three images, two accumulators": {"MAX_IMAGES_PER_BLOCK": 3, "ACCUMULATORS": 2},
     "one block": {"BLOCK_BYTES": 2**40, "MAX_IMAGES_PER_BLOCK": 23, "MIN_BLOCKS": 1},
     "every linear layer on its own": {"WHOLE_BATCH_BYTES": 0, "ACCUMULATORS": 2},
+    "large weights": {"ACCUMULATOR_BYTES": 1},
     "none on its own": {"WHOLE_BATCH_BYTES": 2**40},
 }
 

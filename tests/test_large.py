@@ -61,3 +61,19 @@ def test_ten_thousand_images_are_right_from_the_first_to_the_last():
     # Whole numbers below 2**24 all along: sums of so many random signs stay small, and are exact.
     np.testing.assert_array_equal(dweight, some_dweight * (IMAGES // PERIOD))
     np.testing.assert_array_equal(dbias, some_dbias * (IMAGES // PERIOD))
+
+
+@pytest.mark.parametrize(("dtype", "copies"), [("float32", 4), ("float64", 2)])
+def test_large_weights_have_few_accumulators(dtype, copies):
+    """Beside dweight, and the transposed weights that dx needs."""
+    dy, x = np.ones((2, 16, 6, 6, 512), dtype)
+    weight = np.ones((3, 3, 512, 512), dtype)
+    (dx, *_), peak = peak_of(lambda: cyconv.conv2d_backward(dy, x, weight, padding=1))
+    assert peak < dx.nbytes + (copies + 2.1) * weight.nbytes + MOST_SCRATCH / 32
+    layers = [cyconv.layers.Conv2D(512, 3, padding=1) for _ in range(2)]
+    net = cyconv.Network(
+        [*layers, cyconv.layers.Flatten(), cyconv.layers.Softmax()], x.shape[1:], dtype=dtype
+    )
+    labels = np.zeros(len(x), int)
+    _, peak = peak_of(lambda: net.train_step(x, labels, cyconv.SGD(1e-9)))
+    assert peak < 4 * net._parameters.nbytes  # 19 of them when each batch had 16

@@ -193,7 +193,8 @@ def test_a_step_has_the_loss_of_decimal_arithmetic(row):
     losses, slopes = zip(*(exact(np.float32(row), label) for label in labels), strict=True)
     x = np.zeros((len(labels), 2), np.float32)
     expected = pytest.approx(math.fsum(losses) / len(labels), rel=2.0**-50, abs=2.0**-50)
-    assert net.evaluate(x, labels)[0] == expected
+    if np.isfinite(row).all():  # else refused, as predict refuses it
+        assert net.evaluate(x, labels)[0] == expected
     assert net.train_step(x, labels, Adam(0)) == expected
     np.testing.assert_allclose(
         net.gradients()["0.bias"], np.mean(slopes, axis=0), rtol=1e-6, atol=1e-7

@@ -5,17 +5,17 @@ from __future__ import annotations
 import copy
 import inspect
 import math
-import weakref
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike
+from numpy.typing import ArrayLike
 
 from cyconv import checks
 from cyconv.graph import Graph, Value
 from cyconv.initializers import Initializer
-from cyconv.passes import Passes
+from cyconv.layers.settled import Settled
+from cyconv.passes import Own, Passes
 from cyconv.program import Arenas, Program
 
 
@@ -54,7 +54,11 @@ class Layer:
     input_shape, output_shape : tuple of int
         Shapes of one sample, without the batch; empty before the layer is built.
     parameters, gradients, state : dict of str to ndarray
-        Views of the network's arenas. `backward` overwrites the gradients.
+        Views of the network's arenas, to read and write; their entries cannot be replaced.
+        `backward` overwrites the gradients.
+    config : dict of str to object
+        Of a layer that can be saved: the arguments that make it again, set by `__init__`. The
+        attributes of these names cannot be changed later.
     slices : dict of str to slice
         Where each of its parameters is in the arena of the parameters, and each part of its state
         in that of the state.
@@ -69,9 +73,20 @@ class Layer:
     state: dict[str, np.ndarray] = {}  # noqa: RUF012
     config: dict[str, object] = {}  # noqa: RUF012
     slices: dict[str, slice] = {}  # noqa: RUF012
+    _settled: frozenset[str] = frozenset()
     _declared: dict[str, Declared] | None = None
     _saved: tuple[np.ndarray, ...] | None = None
     _passes: Passes | None = None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuse what would part the layer from its `config` or from the programs that run it."""
+        own = vars(self)
+        if name in self._settled or (name in own and name in own.get("config", ())):
+            advice = "make a new layer"
+            if name in ("parameters", "gradients", "state"):
+                advice = f"write into its arrays, as in layer.{name}[...][...] = values"
+            raise AttributeError(f"{self.who}: {name} cannot be changed any more; {advice}")
+        super().__setattr__(name, value)
 
     def build(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Declare the parameters for samples of `input_shape` and return the output's shape.
@@ -137,9 +152,10 @@ class Layer:
     def is_described(self) -> bool:
         """Whether `operations` does what `forward` and `backward` do.
 
-        It does not if a class, or the layer itself, changes these two and inherits `operations`.
+        It does not if a class, or the layer itself, changes these two, or `enter`, which begins
+        them, and inherits `operations`.
         """
-        return self._keeps_up("operations", "forward", "backward")
+        return self._keeps_up("operations", "forward", "backward", "enter")
 
     @property
     def is_exportable(self) -> bool:
@@ -263,6 +279,9 @@ class Layer:
                 view[...] = own[name]
 
     def _forget(self) -> None:
+        self._settled = frozenset()
+        if "config" in vars(self):
+            self.config = dict(self.config)
         self.name = self._declared = self._saved = self._passes = None
         self.number = 0
         self.parameters, self.gradients, self.state, self.slices = {}, {}, {}, {}
@@ -280,12 +299,13 @@ class Layer:
 
         The layer's own begin at `begin` and, of the state, at `begin_state`.
         """
+        self._settled = frozenset()
         state = np.empty(0, parameters.dtype) if state is None else state
         shapes, state_shapes = self.parameter_shapes, self.state_shapes
         self.slices = _slices(begin, shapes) | _slices(begin_state, state_shapes)
         self.parameters, self.gradients, self.state = (
-            {name: arena[self.slices[name]].reshape(shape) for name, shape in named.items()}
-            for arena, named in ((parameters, shapes), (gradients, shapes), (state, state_shapes))
+            Settled((name, arena[self.slices[name]].reshape(shape)) for name, shape in each.items())
+            for arena, each in ((parameters, shapes), (gradients, shapes), (state, state_shapes))
         )
         for prefix, child in self.children.items():
             begins = (
@@ -294,7 +314,11 @@ class Layer:
             )
             child.bind(parameters, gradients, state, *begins)
         arenas = Arenas(parameters, gradients, state, np.zeros(1, np.int64))
-        self._passes = Passes([_Own(self)], self.input_shape, arenas, self.who)
+        self._passes = Passes([Own(self)], self.input_shape, arenas, self.who)
+        if "config" in vars(self):
+            self.config = Settled(self.config)
+        names = dir(self) if self.is_described else Layer.__annotations__
+        self._settled = frozenset(name for name in names if not name.startswith("_"))
 
     def initialize(self, *key: int) -> None:
         """Draw the initial values, in the order of their declaration, from the stream of a key."""
@@ -343,10 +367,6 @@ class Layer:
         """Return the error of a `backward` that no `forward` came before."""
         return RuntimeError(f"{self.who}: backward needs a forward before it, and only one each")
 
-    def parameter(self, name: str, dtype: DTypeLike) -> np.ndarray:
-        """Return a parameter in the element type of the computation."""
-        return self.parameters[name].astype(dtype, copy=False)
-
     def row(self) -> tuple[str, str, str, str]:
         """Return the layer's line in a table: place, call, output shape, parameters.
 
@@ -365,18 +385,6 @@ class Layer:
             if position == 0 or name not in defaults or defaults[name].default != value
         ]
         return f"{type(self).__name__}({', '.join(arguments)})"
-
-
-class _Own:
-    """A layer as its inherited forward and backward run it: by its operations in any case."""
-
-    is_described = True
-
-    def __init__(self, layer: Layer) -> None:
-        self._layer = weakref.proxy(layer)  # which has this: no cycle, so memory goes at once
-
-    def __getattr__(self, name):
-        return getattr(self._layer, name)
 
 
 def _slices(begin: int, shapes: dict[str, tuple[int, ...]]) -> dict[str, slice]:

@@ -38,10 +38,14 @@ class Residual(Layer):
     def fresh(self) -> Residual:
         layer = copy.copy(self)
         layer._forget()
-        layer.body, layer.shortcut = (
-            tuple(each.fresh() for each in branch) for branch in (self.body, self.shortcut)
-        )
-        layer.config = {"body": list(layer.body), "shortcut": list(layer.shortcut) or None}
+        branches = {
+            name: tuple(each.fresh() for each in getattr(self, name))
+            for name in ("body", "shortcut")
+        }
+        vars(layer).update(branches)
+        layer.config |= {  # a subclass may have a config of its own
+            name: list(branch) or None for name, branch in branches.items() if name in self.config
+        }
         return layer
 
     @property
