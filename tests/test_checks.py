@@ -103,19 +103,22 @@ def test_an_array_that_no_kernel_can_walk_is_copied_and_no_other():
         np.testing.assert_array_equal(result, value)
 
 
+PIXEL = ones(1, 1, 1, 1)
 IMAGE = ones(1, 20, 20, 1)  # 1,600 bytes: nothing of its size can be allocated
 TOO_LARGE = {  # what is allocated, and its first call that asks for more than there is
     "im2col: x": lambda: cyconv.im2col(IMAGE[:, ::-1], 1, 19),
     "im2col: cols": lambda: cyconv.im2col(IMAGE, 1),
     "col2im: x": lambda: cyconv.col2im(ones(4, 1), IMAGE.shape, 1, 19),
-    "conv2d: y": lambda: cyconv.conv2d(IMAGE, ones(1, 1, 1, 1)),
+    "conv2d: y": lambda: cyconv.conv2d(IMAGE, PIXEL),
     "conv2d: columns": lambda: cyconv.conv2d(IMAGE, ones(20, 20, 1, 1)),
-    "conv2d_backward: dx": lambda: cyconv.conv2d_backward(
-        ones(1, 2, 2, 1), IMAGE, ones(1, 1, 1, 1), 19
-    ),
+    "conv2d_backward: dx": lambda: cyconv.conv2d_backward(ones(1, 2, 2, 1), IMAGE, PIXEL, 19),
+    "max_pool2d: y": lambda: cyconv.max_pool2d(IMAGE, 1),
+    "max_pool2d_backward: dx": lambda: cyconv.max_pool2d_backward(PIXEL, IMAGE, 20),
+    "avg_pool2d: y": lambda: cyconv.avg_pool2d(IMAGE, 1),
+    "avg_pool2d_backward: dx": lambda: cyconv.avg_pool2d_backward(PIXEL, IMAGE.shape, 20),
     "naive.im2col: cols": lambda: cyconv.naive.im2col(IMAGE, 1),
     "naive.col2im: x": lambda: cyconv.naive.col2im(ones(4, 1), IMAGE.shape, 1, 19),
-    "naive.conv2d: y": lambda: cyconv.naive.conv2d(IMAGE, ones(1, 1, 1, 1)),
+    "naive.conv2d: y": lambda: cyconv.naive.conv2d(IMAGE, PIXEL),
     "Network: parameters": lambda: Network([Linear(30)], (10,)),
     "Network: working memory": lambda: Network([Linear(2)], (1,)).predict(ones(200, 1)),
     "Linear: parameters and gradients": lambda: Linear(100).forward(ones(1, 1)),
@@ -129,11 +132,9 @@ UNCOUNTED = {
     "conv2d: the number of channels is 12": lambda: cyconv.conv2d(
         ones(1, 1, 1, 12), ones(1, 1, 6, 2), groups=2
     ),
-    "conv2d: the number of filters is 11": lambda: cyconv.conv2d(
-        ones(1, 1, 1, 1), ones(1, 1, 1, 11)
-    ),
+    "conv2d: the number of filters is 11": lambda: cyconv.conv2d(PIXEL, ones(1, 1, 1, 11)),
     "conv2d: the number of pixels in one output row is 11": lambda: cyconv.conv2d(
-        ones(1, 1, 11, 1), ones(1, 1, 1, 1)
+        ones(1, 1, 11, 1), PIXEL
     ),
     "Conv2D '0': the number of taps KH*KW*C is 18": lambda: Network([Conv2D(1, 3)], (3, 3, 2)),
     "Conv2D '0': the number of channels is 12": lambda: Network(

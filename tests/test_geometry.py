@@ -93,6 +93,10 @@ def test_forms_of_arguments_mean_what_they_say():
         assert geometry.groups == 1
 
 
+def test_same_leaves_pixels_in_every_window_of_a_pooling():
+    assert pooling_window(2, None, "same", "test") == ((2, 2), (2, 2), "same")
+
+
 def test_one_pixel_is_its_own_window():
     pixel = Geometry.pixel(7)
     assert (pixel.C, pixel.pitch, pixel.taps, pixel.groups) == (7, 7, 7, 1)

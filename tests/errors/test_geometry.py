@@ -117,6 +117,7 @@ def test_arguments_of_conv1d_are_named_as_they_were_given(argument):
         ("padding", (0, 0, 0), ValueError),
         ("padding", ((0, 0), (0, 0)), TypeError),
         ("padding", "full", ValueError),
+        ("dilation", 0, ValueError),
     ],
     ids=written,
 )
