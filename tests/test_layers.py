@@ -214,6 +214,10 @@ def test_a_layer_belongs_to_one_network(row):
         Network([layer], row.input_shape)
 
 
+def test_the_table_says_which_layers_have_an_onnx_node(row):
+    assert all(layer.is_exportable for layer in row.make().walk()) == row.exportable
+
+
 def test_repr_makes_the_layer_again(row):
     layer = row.make()
     names = vars(cyconv.layers) | vars(zoo)

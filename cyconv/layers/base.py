@@ -126,7 +126,7 @@ class Layer:
         x : int
             The buffer that the layer reads.
         """
-        raise NotImplementedError
+        raise TypeError(f"{self.who}: a layer must define operations(self, program, x)")
 
     def onnx(self, graph: Graph, value: Value) -> Value:
         """Add the layer's nodes and weights to an ONNX graph, and return the value of its output.
@@ -143,7 +143,7 @@ class Layer:
         value : Value
             What the layer reads.
         """
-        raise NotImplementedError
+        raise TypeError(f"{self.who}: a layer must define onnx(self, graph, value)")
 
     def _has_operations(self) -> bool:
         return type(self).operations is not Layer.operations

@@ -106,7 +106,7 @@ FUNCTION_CALLS = {
     if isinstance(value, np.ndarray)
 }
 METHOD_CALLS = {(who, "x"): call for who, call in METHODS.items()}
-ROWS = pick(BY_KIND, sorted(set(layers.__all__) - {"Layer"}))  # each public layer
+ROWS = pick(BY_KIND, sorted({*layers.__all__, "Square"} - {"Layer"}))  # each layer that checks
 LAYER_CALLS = {
     **{(who, "x"): lambda x, row=row: row.make().forward(x) for who, row in ROWS.items()},
     **{(who, "dy"): backward_call(row) for who, row in ROWS.items()},

@@ -9,6 +9,7 @@ from tests.errors.mistakes import (
     FUNCTION_CALLS,
     FUNCTIONS,
     LAYER_CALLS,
+    ROWS,
     ones,
     raises,
 )
@@ -88,6 +89,8 @@ def test_the_arrays_of_a_function_are_of_one_precision(prefix, name, argument):
         call(**{argument: double})
 
 
-def test_a_gradient_is_of_the_precision_of_its_layer():
-    with raises(TypeError, "Linear: dy must be float32", "float64"):
-        LAYER_CALLS["Linear", "dy"](ones(2, 7, dtype=np.float64))
+@pytest.mark.parametrize("who", ROWS)
+def test_a_gradient_is_of_the_precision_of_its_layer(who):
+    y = ROWS[who].make().forward(ones(2, *ROWS[who].input_shape))
+    with raises(TypeError, f"{who}: dy must be float32", "float64"):
+        LAYER_CALLS[who, "dy"](y.astype(np.float64))

@@ -323,7 +323,7 @@ def test_a_parameter_declared_outside_build():
 
 
 class Half(layers.Layer):
-    """A user's layer that lacks its passes."""
+    """A user's layer that lacks its methods."""
 
 
 class Same(layers.Layer):
@@ -336,10 +336,39 @@ class Same(layers.Layer):
         return dy
 
 
-@pytest.mark.parametrize("name", ("forward", "backward"))
-def test_a_users_layer_without_a_pass(name):
-    with raises(TypeError, f"Half: a layer must define {name}"):
-        getattr(Half(), name)(ones(1, 1))
+@pytest.mark.parametrize(
+    "call", ("forward(x)", "backward(dy)", "operations(program, x)", "onnx(graph, value)")
+)
+def test_a_users_layer_without_a_method(call):
+    name, arguments = call.removesuffix(")").split("(")
+    with raises(TypeError, f"Half: a layer must define {name}(self, {arguments})"):
+        getattr(Half(), name)(*(ones(1, 1) for _ in arguments.split(", ")))
+
+
+def test_a_network_with_a_users_layer_without_a_forward():
+    net = Network([Half()], (3,))
+    assert not net.layers[0].is_exportable
+    with raises(TypeError, "Half '0': a layer must define forward(self, x)"):
+        net.forward(ones(2, 3))
+
+
+@pytest.mark.parametrize("method", ("forward", "backward"))
+@pytest.mark.parametrize(
+    ("returned", "error", "text"),
+    [
+        (ones(2, 9), ValueError, "must have shape (2, 10), got (2, 9)"),
+        (ones(1, 10), ValueError, "must have shape (2, 10), got (1, 10)"),
+        (None, TypeError, "must be "),
+    ],
+    ids=("another width", "one sample", "nothing"),
+)
+def test_what_a_pass_of_a_users_layer_returns(method, returned, error, text):
+    layer = Same()
+    setattr(layer, method, lambda array: returned)
+    net = Network([layer], (10,))
+    with raises(error, f"Same '0': what {method} returns {text}"):
+        net.forward(ones(2, 10))
+        net.backward(ones(2, 10))
 
 
 @pytest.mark.parametrize(
