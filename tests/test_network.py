@@ -309,6 +309,9 @@ def test_a_layer_that_changes_forward_and_inherits_operations_is_run_as_it_says(
             return super().backward(dy) / 2
 
     x = np.random.default_rng(0).random((3, 5), np.float32) - 0.5
+    np.testing.assert_array_equal(
+        Network([Halved()], (5,)).forward(x), Network([inherited()], (5,)).forward(x) / 2
+    )
     labels = np.array([0, 1, 2])
     nets = [
         Network([Linear(4), Halved(), Softmax()], (5,), dtype=d) for d in ("float32", "float64")
