@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cyconv import checks
 from cyconv._core import atomic, of
 from cyconv.threads import kernel_threads
+
+if TYPE_CHECKING:
+    from cyconv.network import Network
 
 Arenas = tuple[np.ndarray, ...]  # a network's flat arrays: its parameters, its untrained state
 
@@ -76,6 +80,34 @@ class Average:
         """Give the arrays their own content back, if they hold the average."""
         if self.raw:
             atomic.take_off(self, arenas)
+
+
+def arenas(network: Network) -> Arenas:
+    """Return the flat arrays that training changes: the parameters, and the untrained state."""
+    return network._parameters, network._state
+
+
+def resume(
+    average: Average | None, ema: float | None, network: Network, who: str
+) -> Average | None:
+    """Return the average that a training run goes on with: its own, or a new one.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `ema` is not a decay, or not the one that the run began with, or the average is one of
+        another network's weights.
+    """
+    decay = None if ema is None else checks.number(ema, who, "ema", below=1, positive=True)
+    if average is None:
+        return None if decay is None else Average(decay)
+    if decay != average.decay:
+        raise ValueError(
+            f"{who}: ema must be {average.decay}, with which progress began, got {ema!r}"
+        )
+    if not average.fits(arenas(network)):
+        raise ValueError(f"{who}: progress has the average of another network's weights")
+    return average
 
 
 def _like(arenas: Arenas) -> Arenas:

@@ -348,6 +348,17 @@ class SGD(BaseOptimizer):
 OPTIMIZERS: dict[str, type[BaseOptimizer]] = {each.__name__: each for each in (Adam, AdamW, SGD)}
 
 
+def share_of_rate(optimizer: Any, share: float) -> tuple[str, float] | None:
+    """Return which attribute gives the optimizer a share of its learning rate, and its value."""
+    if share == 1:
+        return None
+    rate = optimizer.learning_rate * share
+    if getattr(type(optimizer), "learning_rate", None) is not BaseOptimizer.learning_rate:
+        return "learning_rate", rate
+    # Not by the property, in whose Python code Ctrl-C could come.
+    return "_learning_rate", optimizer._number(rate, "learning_rate")
+
+
 def _flat(array, who: str, name: str, like) -> None:
     """Raise if `array` is not a flat array of the type and length of `like`."""
     if not isinstance(array, np.ndarray) or array.dtype not in FLOATS:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from cyconv import container
-from cyconv.averages import Arenas, Average
+from cyconv.averages import Arenas, Average, arenas
 from cyconv.checkpoint import TRAINING, architecture, layer_types, made, read, restored
 from cyconv.files import FilePath
 from cyconv.geometry import integer
@@ -19,7 +19,7 @@ from cyconv.losses import CrossEntropy
 from cyconv.network import Network
 from cyconv.optimizers import OPTIMIZERS
 from cyconv.schedules import SCHEDULES, Schedule
-from cyconv.training import History, KeepBest, Progress, arenas
+from cyconv.training import History, KeepBest, Progress
 
 ARENAS = ("parameters", "state")  # names of a network's flat arrays, in their order
 

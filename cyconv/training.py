@@ -14,10 +14,10 @@ from numpy.typing import ArrayLike
 
 from cyconv import checks
 from cyconv._core import atomic
-from cyconv.averages import Arenas, Average
+from cyconv.averages import Arenas, Average, arenas, resume
 from cyconv.geometry import integer
 from cyconv.losses import CrossEntropy
-from cyconv.optimizers import Adam, BaseOptimizer, Optimizer
+from cyconv.optimizers import Adam, Optimizer, share_of_rate
 from cyconv.schedules import Schedule, constant, find
 
 if TYPE_CHECKING:
@@ -94,11 +94,6 @@ class Callback:
 
     def on_epoch_end(self, network: Network, epoch: int, history: History) -> object:
         """After validation."""
-
-
-def arenas(network: Network) -> Arenas:
-    """Return the flat arrays that training changes: the parameters, and the untrained state."""
-    return network._parameters, network._state
 
 
 class KeepBest(Callback):
@@ -292,16 +287,7 @@ class _Run:
                 f"{WHO}: progress.batch is {progress.batch}, but an epoch has {self.batches} "
                 "steps; give the data and the batch_size that the run began with"
             )
-        decay = None if ema is None else checks.number(ema, WHO, "ema", below=1, positive=True)
-        average = progress.average
-        if average is None:
-            progress.average = None if decay is None else Average(decay)
-        elif decay != average.decay:
-            raise ValueError(
-                f"{WHO}: ema must be {average.decay}, with which progress began, got {ema!r}"
-            )
-        elif not average.fits(arenas(self.network)):
-            raise ValueError(f"{WHO}: progress has the average of another network's weights")
+        progress.average = resume(progress.average, ema, self.network, WHO)
 
     def train_epoch(self) -> bool:
         """Train an epoch, or what is left of one; tell whether a callback ends the training."""
@@ -340,8 +326,7 @@ class _Run:
 
     def take_steps(self, epoch: int) -> bool:
         """Take the steps of an epoch; tell whether a callback ends the training."""
-        progress, size = self.progress, self.batch_size
-        order = np.arange(len(self.x))
+        progress, size, order = self.progress, self.batch_size, np.arange(len(self.x))
         if self.shuffle:
             np.random.default_rng([self.seed, epoch]).shuffle(order)
         ended = self.tell()
@@ -365,7 +350,7 @@ class _Run:
             WHO,
             place,
             self.loss,
-            rate=_scaled(self.optimizer, share),
+            rate=share_of_rate(self.optimizer, share),
             then=partial(atomic.count_step, self.progress, len(x), start, take_in),
         )
 
@@ -393,17 +378,6 @@ def _diverged(what: str, epoch: int, step: int) -> FloatingPointError:
         f"{WHO}: {what} after epoch {epoch}, step {step}; look for NaN or infinity in the data, or "
         "lower the learning rate"
     )
-
-
-def _scaled(optimizer: Any, share: float) -> tuple[str, float] | None:
-    """Return which attribute gives the optimizer a share of its learning rate, and its value."""
-    if share == 1:
-        return None
-    rate = optimizer.learning_rate * share
-    if getattr(type(optimizer), "learning_rate", None) is not BaseOptimizer.learning_rate:
-        return "learning_rate", rate
-    # Not by the property, in whose Python code Ctrl-C could come.
-    return "_learning_rate", optimizer._number(rate, "learning_rate")
 
 
 class _Called(Callback):

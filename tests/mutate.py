@@ -27,6 +27,7 @@ import scipy.linalg  # noqa: F401 - once, for all children, each of which import
 TESTS = Path(__file__).parent
 CYCONV = TESTS.parent / "cyconv"
 GATE = {  # the files of cyconv, and the tests of each beside those of ALL
+    "averages.py": ("test_averages.py",),
     "checks.py": (),
     "geometry.py": (),
     "threads.py": ("test_threads.py::test_a_count_that_was_set_is_the_count",),

@@ -7,9 +7,9 @@ import pytest
 
 import cyconv
 from cyconv import Network
-from cyconv.averages import Average
+from cyconv.averages import Average, arenas
 from cyconv.optimizers import SGD
-from cyconv.training import Callback, KeepBest, Progress, arenas, fit
+from cyconv.training import Callback, KeepBest, Progress, fit
 from tests.test_resume import Run, Stop
 from tests.test_training import small
 from tests.zoo import batch

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from cyconv import Adam, Network
-from cyconv.averages import Average
+from cyconv.averages import Average, arenas
 from cyconv.layers import BatchNorm, Conv2D, Dropout, Flatten, Linear, Residual, Softmax
 from cyconv.losses import CrossEntropy
 from cyconv.optimizers import SGD, AdamW
-from cyconv.training import Callback, KeepBest, Progress, arenas, fit
+from cyconv.training import Callback, KeepBest, Progress, fit
 from tests.test_training import small
 from tests.zoo import batch
 
