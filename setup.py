@@ -1,7 +1,9 @@
 """The extension modules and the OpenMP probe; everything else is in pyproject.toml."""
 
+import hashlib
 import os
 import platform
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -90,7 +92,7 @@ def openmp_flags(compiler):
 
 
 class BuildExt(build_ext):
-    """Build with OpenMP if the compiler has it, and say so if it has not."""
+    """Build with OpenMP if the compiler has it, and say so if it has not; keep what is compiled."""
 
     def finalize_options(self):
         super().finalize_options()
@@ -108,6 +110,30 @@ class BuildExt(build_ext):
             extension.extra_compile_args += compile_flags
             extension.extra_link_args += link_flags
         super().build_extensions()
+
+    def build_extension(self, ext):
+        """Take the module of the last build of the same C with the same flags, or compile it.
+
+        For an editable package pip builds in a folder that it deletes: without this,
+        `pip install -e` compiles everything each time.
+        """
+        commands = [getattr(self.compiler, name, None) for name in ("compiler_so", "linker_so")]
+        flags = ext.extra_compile_args, ext.extra_link_args
+        path = Path(self.get_ext_fullpath(ext.name))
+        key = hashlib.sha256(repr((self.plat_name, path.name, commands, flags)).encode())
+        key.update(Path(*ext.sources).read_bytes())
+        kept = BUILD_DIR / "modules" / f"{ext.name}-{key.hexdigest()}"
+        if kept.exists() and not self.force:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(kept, path)
+            return
+        super().build_extension(ext)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        for old in kept.parent.glob(f"{ext.name}-*"):
+            old.unlink()
+        part = kept.with_name(f"{kept.name}.part")
+        shutil.copy(path, part)
+        part.replace(kept)
 
 
 # The kernels are compiled once more for each level of vector units that cyconv._core.cpu knows, and
