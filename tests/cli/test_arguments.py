@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from cyconv.cli import evaluate, export, main
+from cyconv.cli import evaluate, export, main, predict
 
 COMMANDS = "train", "evaluate", "predict", "export", "verify", "bench", "info"
 
@@ -63,16 +63,16 @@ def test_a_tilde_is_the_home_of_the_user_in_every_path(tmp_path, monkeypatch, ca
     for arguments in (
         ["evaluate", model, "--data=~/none"],
         ["train", "--data=~/none"],
-        ["predict", model, "~/none"],
         ["evaluate", "~/none"],
     ):
         assert main(arguments) == 1
         assert f"{tmp_path}{os.sep}none" in capsys.readouterr().err
     parser = argparse.ArgumentParser()
     commands = parser.add_subparsers()
-    for module in (export, evaluate):
+    for module in (export, evaluate, predict):
         module.add(commands)
     assert parser.parse_args(["export", model, "~/d.onnx"]).file == str(tmp_path / "d.onnx")
+    assert parser.parse_args(["predict", model, "~/3.png"]).images == [str(tmp_path / "3.png")]
     assert parser.parse_args(["evaluate", model, "--plots=~/new"]).plots == tmp_path / "new"
 
 
