@@ -3,7 +3,8 @@
 import struct
 import zlib
 
-MIB = 2**20
+from tests.hostile import MIB, deflated
+
 GOOD = struct.pack(">4I", 2051, 2, 3, 4) + bytes(24)
 
 
@@ -15,15 +16,18 @@ def zipped(content, flags=0, extra=b""):
     """Return a gzip file with flags in its header, and what they announce."""
     packer = zlib.compressobj(wbits=-15)
     body = packer.compress(content) + packer.flush()
-    trailer = struct.pack("<II", zlib.crc32(content), len(content))
-    return b"\x1f\x8b\x08" + bytes([flags]) + bytes(6) + extra + body + trailer
+    return b"\x1f\x8b\x08" + bytes([flags]) + bytes(6) + extra + body + checks(content)
+
+
+def checks(content):
+    """Return what comes behind a content in a gzip file."""
+    return struct.pack("<II", zlib.crc32(content), len(content))
 
 
 def zeros(start, mebibytes):
     """Return the gzip file of a start and so many zeros: a thousandth of their size."""
-    packer = zlib.compressobj(9, wbits=31)
-    parts = [packer.compress(start), *(packer.compress(bytes(MIB)) for _ in range(mebibytes))]
-    return b"".join([*parts, packer.flush()])
+    content = start + bytes(mebibytes * MIB)
+    return b"\x1f\x8b\x08" + bytes(7) + deflated(start, mebibytes * MIB) + checks(content)
 
 
 FILES = {

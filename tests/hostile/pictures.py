@@ -3,7 +3,8 @@
 import struct
 import zlib
 
-MIB = 2**20
+from tests.hostile import MIB, deflated
+
 OTHER, DAMAGED, LARGE, BLANK = (
     "not a complete PNG, JPEG, BMP or PGM file",
     "the picture is damaged",
@@ -25,10 +26,8 @@ def png(width, height, *chunks, depth=8, colour=0, interlace=0):
 
 
 def zeros(size):
-    """Return so many zeros, compressed piece by piece."""
-    packer = zlib.compressobj(9)
-    parts = [packer.compress(bytes(MIB)) for _ in range(size // MIB)]
-    return b"".join([*parts, packer.compress(bytes(size % MIB)), packer.flush()])
+    """Return the zlib stream of so many zeros."""
+    return b"\x78\xda" + deflated(b"", size) + struct.pack(">I", zlib.adler32(bytes(size)))
 
 
 def pixels(size):
