@@ -244,30 +244,32 @@ def test_what_has_the_name_of_a_leftover_may_be_anything(tmp_path):
 
 
 @every_reader
-def test_a_hole_of_40_gigabytes_takes_no_memory(name, tmp_path, python):
-    """Also behind a good file, and where the header promises it all."""
-    path = tmp_path / "file"
-    tiny().save(path)
-    starts = [b"", path.read_bytes(), struct.pack(">2I", 2049, 2**31)]
-    for start in starts:
-        path.write_bytes(start)
+def test_a_hole_of_40_gigabytes_takes_no_memory(name, tmp_path, python, count):
+    """Also behind a good file, and where the header promises much: in the end, all that it may."""
+    paths = [tmp_path / file for file in ("zeros", "good", "promised")]
+    paths[0].write_bytes(b"")
+    tiny().save(paths[1])
+    paths[2].write_bytes(struct.pack(">2I", 2049, count(2**27, 2**31, 2**31)))
+    for path in paths:
         try:
             os.truncate(path, 40 * 10**9)
         except OSError:
             pytest.skip("no file may be so large here")
-        said = python(
-            f"""
-            import resource
-            from tests.test_files import READERS
-            read, error = READERS[{name!r}]
-            resource.setrlimit(resource.RLIMIT_AS, (6 * 2**30, 6 * 2**30))
+    said = python(
+        f"""
+        import resource
+        from tests.test_files import READERS
+        read, error = READERS[{name!r}]
+        resource.setrlimit(resource.RLIMIT_AS, (6 * 2**30, 6 * 2**30))
+        for path in {list(map(str, paths))}:
             try:
-                read({str(path)!r})
+                read(path)
             except error as refusal:
                 print(refusal)
-            """
-        )
-        assert said.startswith(f"{path}: "), said
+        """
+    )
+    for path, line in zip(paths, said.splitlines(), strict=True):
+        assert line.startswith(f"{path}: "), said
 
 
 def test_memory_that_is_not_there_is_told_with_the_name_of_the_file(tmp_path, monkeypatch):

@@ -120,7 +120,7 @@ def test_children_forked_while_other_python_threads_compute_have_the_same_bits(
 def test_children_forked_while_a_thread_trains_a_network_can_train_it(
     preset, python, count, figure
 ):
-    children = count(10, 100)
+    children = count(4, 20, 100)
     printed = python(
         f"""
         import threading
@@ -230,6 +230,8 @@ def test_results_stay_within_their_bounds_with_the_blas_of_every_processor(
             )
             print(scipy_blas()[0].architecture)
             for case in LARGE:
+                if case.groups == case.F:
+                    continue  # depthwise: no BLAS takes part
                 sums_are_within_the_bound(case)
             for name in ("exercise", "big Linear in the middle"):
                 step_is_within_the_bound(name, 37)

@@ -17,6 +17,11 @@ QUIET = (
 FULL = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 
 
+def in_ci(*values):
+    """Return parameters that are tried when counts are not short."""
+    return pytest.param(*values, marks=pytest.mark.long)
+
+
 def shell(redirections, *arguments, **environment):
     """Run the command with the redirections of a shell."""
     return subprocess.run(
@@ -28,7 +33,7 @@ def shell(redirections, *arguments, **environment):
 
 
 @pytest.mark.parametrize("closed", ("<&-", ">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"))
-@pytest.mark.parametrize("arguments", (SHORT, ("info",)))
+@pytest.mark.parametrize("arguments", (SHORT, in_ci(("info",))))
 def test_a_closed_stream_changes_nothing_else(closed, arguments):
     done = shell(closed, *arguments)
     assert (done.returncode, done.stderr) == (0, b"")
@@ -49,7 +54,7 @@ def test_no_file_of_a_run_gets_the_number_of_a_closed_stream(tmp_path):
     assert path.read_text().split() == ["/dev/null"] * 3
 
 
-@pytest.mark.parametrize("encoding", ("cp1252", "ascii", "latin-1:strict"))
+@pytest.mark.parametrize("encoding", ("cp1252", in_ci("ascii"), in_ci("latin-1:strict")))
 def test_a_name_that_the_output_cannot_encode_is_printed_with_escapes(encoding, tmp_path):
     folder = tmp_path / "数"
     done = shell("", *SHORT, "--out", folder, PYTHONIOENCODING=encoding)
@@ -65,8 +70,13 @@ def test_a_name_that_the_output_cannot_encode_is_printed_with_escapes(encoding, 
 
 
 @FULL
-@pytest.mark.parametrize("unbuffered", ("", "1"))
-@pytest.mark.parametrize("arguments", ((), ("--help",), ("info",), SHORT))
+@pytest.mark.parametrize(
+    ("arguments", "unbuffered"),
+    [
+        *(((), ""), (("--help",), "1"), (("info",), ""), (SHORT, "1")),
+        *(in_ci((), "1"), in_ci(("--help",), ""), in_ci(("info",), "1"), in_ci(SHORT, "")),
+    ],
+)
 def test_a_full_disk_behind_the_output_is_told_in_one_line(arguments, unbuffered):
     done = shell("> /dev/full", *arguments, PYTHONUNBUFFERED=unbuffered)
     name = f"cyconv {arguments[0]}" if arguments and arguments[0].isalpha() else "cyconv"
