@@ -249,10 +249,12 @@ def main() -> int:
     survivors = 0
     with ProcessPoolExecutor(os.cpu_count(), get_context("fork")) as pool:
         files = list(dict.fromkeys(mutant.file for mutant in every))
-        if not pool.submit(survives, files).result():
+        whole = pool.submit(survives, files)
+        results = pool.map(survives, ([mutant.file] for mutant in every), every)
+        if not whole.result():
+            pool.shutdown(cancel_futures=True)
             print("FAILED: the tests fail on the gate itself; see python -m pytest")
             return 1
-        results = pool.map(survives, ([mutant.file] for mutant in every), every)
         for file in files:
             own = [mutant for mutant in every if mutant.file == file]
             alive = [mutant for mutant in own if next(results)]
