@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import io
 import os
+import warnings
+import zlib
+from contextlib import suppress
 
 import numpy as np
 import numpy.typing as npt
@@ -15,10 +18,13 @@ from scipy import ndimage
 
 from cyconv import extras
 from cyconv.errors import DataFormatError
+from cyconv.files import FilePath, opened
 
+PNG = b"\x89PNG\r\n\x1a\n"
 FORMATS = ("PNG", "JPEG", "BMP", "PPM")  # PPM is Pillow's name for PBM, PGM and PPM
 MAX_PIXELS = 50_000_000  # the largest photograph of a phone; Pillow itself warns at 89 million
 MAX_BYTES = 4 * MAX_PIXELS + 2**20  # of a file; so Pillow is not asked to read what is not there
+MAX_PARTS = 100_000  # of a file: four times as many as the writers of such a picture make
 MAX_SCANS = 100  # of a JPEG, each of which goes over the whole picture
 
 SIDE, FIT = 28, 20  # MNIST: pixels of an image, and of the box that a digit is fitted into
@@ -31,7 +37,7 @@ WINDOW = 0.35  # of the shorter side: the neighbourhood in which the paper has o
 NEIGHBOURS = np.ones((3, 3), bool)
 
 
-def read_digit(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
+def read_digit(path: FilePath) -> npt.NDArray[np.uint8]:
     """Read a picture of one digit as an image of MNIST.
 
     Dark ink on a light background and light ink on a dark one are told apart; uneven light,
@@ -39,9 +45,10 @@ def read_digit(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
 
     Parameters
     ----------
-    path : str or path-like
+    path : str, bytes or path-like
         A PNG, JPEG, BMP or PGM file, in grey, in colour or with a palette; transparent parts are
-        taken for background, and the orientation that a camera notes is obeyed.
+        taken for background, and the orientation that a camera notes (EXIF) is obeyed. No other
+        note or profile is looked at.
 
     Returns
     -------
@@ -58,7 +65,7 @@ def read_digit(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
     ImportError
         If Pillow is not installed.
     """
-    path = os.fspath(path)
+    path = os.fsdecode(path)
     ink, threshold = _ink(_grey(path))
     drawn = _drawn(ink, threshold)
     rows, columns = (np.flatnonzero(drawn.any(axis=axis)) for axis in (1, 0))
@@ -76,19 +83,28 @@ def _grey(path: str) -> np.ndarray:
     upright = extras.load("PIL.ImageOps", "image", "read_digit").exif_transpose
     if os.path.isdir(path):
         raise DataFormatError(f"{path}: this is a folder; name the pictures in it")
-    with open(path, "rb") as file:
+    with opened(path, DataFormatError) as file:
         data = file.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES or (data[:2] == b"\xff\xd8" and data.count(b"\xff\xda") > MAX_SCANS):
         raise DataFormatError(
             f"{path}: the file is larger, or a JPEG of more scans, than a picture of "
             f"{MAX_PIXELS:,} pixels needs; save it again, smaller"
         )
+    if data[:2] in (b"Pf", b"PF"):
+        raise DataFormatError(
+            f"{path}: this is a PFM file, whose numbers have no black and no white; save the "
+            "picture as a PNG file"
+        )
+    if data.startswith((PNG, b"\xff\xd8")):
+        data = _without_notes(data, path)
     try:
         image = pillow.open(io.BytesIO(data), formats=FORMATS)
         if image.width * image.height > MAX_PIXELS:
             raise pillow.DecompressionBombError
         image.draft("L", (WORK, WORK))  # of a large JPEG only every second, fourth or eighth
-        image = upright(image)
+        with suppress(Exception), warnings.catch_warnings():  # a note that is damaged says nothing
+            warnings.simplefilter("ignore")
+            image = upright(image)
         if image.mode.startswith("I"):  # 16 bits
             image = pillow.fromarray(np.asarray(image, np.float32) / 257)
         else:
@@ -113,6 +129,57 @@ def _grey(path: str) -> np.ndarray:
         return np.asarray(image)
     grey, alpha = np.moveaxis(np.asarray(image.convert("LA"), np.float32), -1, 0)
     return _opaque(grey, alpha / 255)
+
+
+def _without_notes(data: bytes, path: str) -> bytes:
+    """Return a PNG or JPEG file without the parts that no pixel needs, but with its EXIF note.
+
+    The others may be damaged, or unzip to more than there is memory.
+    """
+    chunks = data.startswith(PNG)
+    view, start = memoryview(data), len(PNG) if chunks else 2
+    kept: list[bytes | memoryview] = [view[:start]]
+    parts = 0
+    while (part := (_chunk if chunks else _segment)(view, start)) and part[0] <= len(data):
+        end, needed = part
+        if needed:
+            kept.append(view[start:end])
+        start, parts = end, parts + 1
+        if parts > MAX_PARTS:
+            raise DataFormatError(f"{path}: the picture has too many parts; save it again")
+    return b"".join([*kept, view[start:]])
+
+
+def _chunk(view: memoryview, start: int) -> tuple[int, bool] | None:
+    """Return where a chunk of a PNG file ends, and whether it is needed; None behind the last.
+
+    A length, a name, which begins with a small letter if the picture can be shown without it, the
+    content, and a CRC (PNG specification, third edition, section 5).
+    """
+    name = bytes(view[start + 4 : start + 8])
+    if len(name) < 4 or name == b"IEND":
+        return None
+    end = start + 12 + int.from_bytes(view[start : start + 4], "big")
+    if name == b"eXIf":
+        crc = zlib.crc32(view[start + 4 : end - 4]).to_bytes(4, "big")
+        return end, crc == view[end - 4 : end]
+    return end, name == b"tRNS" or not name[0] & 0x20
+
+
+def _segment(view: memoryview, start: int) -> tuple[int, bool] | None:
+    """Return the same of a segment of a JPEG file; None where the pixels begin.
+
+    A marker, a length and the content (ITU-T T.81, annex B). Of the notes of applications, those
+    of JFIF and Adobe tell what the colours mean.
+    """
+    head = bytes(view[start : start + 8])
+    if head[:2] == b"\xff\xff":  # a filler
+        return start + 1, False
+    if len(head) < 4 or head[0] != 0xFF or head[1] in (0xDA, 0xD9):
+        return None
+    end = start + 2 + max(2, int.from_bytes(head[2:4], "big"))
+    note = head[1] == 0xFE or 0xE0 <= head[1] <= 0xEF
+    return end, not note or (end - start >= 16 and head[4:] in (b"JFIF", b"Exif", b"Adob"))
 
 
 def _opaque(grey: np.ndarray, alpha: np.ndarray) -> np.ndarray:

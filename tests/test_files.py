@@ -1,6 +1,7 @@
 """Files: nothing else is read or replaced, and nothing of a file but its content is changed."""
 
 import errno
+import importlib.util
 import os
 import signal
 import socket
@@ -13,6 +14,7 @@ import pytest
 from cyconv import Adam, CheckpointError, DataFormatError, Network, files, plots
 from cyconv.datasets import read_idx
 from cyconv.export import to_onnx
+from cyconv.images import read_digit
 from cyconv.runs import Training, load_training, save_training
 from tests.checkpoint.samples import tiny
 
@@ -23,6 +25,8 @@ READERS = {
     "Network.load": (Network.load, CheckpointError),
     "load_training": (load_training, CheckpointError),
 }
+if importlib.util.find_spec("PIL"):
+    READERS["read_digit"] = (read_digit, DataFormatError)
 WRITERS = {
     "Network.save": lambda path: tiny().save(path),
     "save_training": lambda path: save_training(Training(tiny(), Adam()), path),

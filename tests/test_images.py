@@ -186,6 +186,47 @@ def photograph(digit, seed=0):
     return picture.filter(ImageFilter.GaussianBlur(1))
 
 
+NOTES = {  # a chunk's name, its content, and what its CRC differs by
+    "a profile that unzips": (b"iCCP", b"p\0\0" + zlib.compress(bytes(2**21)), 0),
+    "a text that unzips": (b"zTXt", b"t\0\0" + zlib.compress(bytes(2**21)), 0),
+    "a text of another CRC": (b"tEXt", b"a\0b", 1),
+    "EXIF that ends too soon": (b"eXIf", b"\0\x08\0\2\1\x12\0\3", 0),
+    "EXIF of another CRC": (b"eXIf", b"MM\0*\0\0\0\x08\0\1\1\x12\0\3\0\0\0\1\0\3\0\0", 1),
+    "a size without a unit": (b"pHYs", b"", 0),
+    "an unknown one": (b"noTe", b"", 7),
+}
+
+
+@pytest.mark.parametrize("name", NOTES)
+def test_no_note_that_no_pixel_needs_prevents_reading(name, read, tmp_path):
+    expected = read(FIVE)
+    data = (tmp_path / "digit").read_bytes()
+    kind, content, change = NOTES[name]
+    crc = zlib.crc32(kind + content) ^ change
+    note = struct.pack(">I", len(content)) + kind + content + struct.pack(">I", crc)
+    for place in (33, len(data) - 12):  # behind the header, and before the end
+        (tmp_path / "digit").write_bytes(data[:place] + note + data[place:])
+        np.testing.assert_array_equal(read_digit(tmp_path / "digit"), expected)
+
+
+@pytest.mark.parametrize(
+    "content", [b"Exif\0\0", b"Exif\0\0MM\0*\xff\xff\xff\xff", b"ICC_PROFILE\0"]
+)
+def test_no_damaged_note_of_a_jpeg_prevents_reading(content, read, tmp_path):
+    expected = read(FIVE, "JPEG")
+    data = (tmp_path / "digit").read_bytes()
+    marker = b"\xff\xe2" if content[:1] == b"I" else b"\xff\xe1"
+    note = marker + struct.pack(">H", len(content) + 2) + content
+    (tmp_path / "digit").write_bytes(data[:2] + note + data[2:])
+    np.testing.assert_array_equal(read_digit(tmp_path / "digit"), expected)
+
+
+def test_transparency_and_palette_are_notes_that_pixels_need(read):
+    colours = Image.fromarray(np.where(GREY < 128, 0, 1).astype(np.uint8), "P")
+    colours.putpalette([90, 90, 90, 90, 90, 90])
+    assert_alike(read(colours, transparency=1), read(FIVE))
+
+
 @pytest.mark.parametrize("digit", range(10))
 def test_a_photograph_of_paper_gives_the_digit_alone(digit, read):
     clean = read(drawn(digit)).astype(int)

@@ -29,7 +29,7 @@ def originals():
     kinds = {
         "PNG": ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"),
         "BMP": ("1", "L", "RGB", "RGBA"),
-        "PPM": ("1", "L", "RGB", "I;16", "F"),
+        "PPM": ("1", "L", "RGB", "I;16"),
     }
     files = [saved(mode, kind) for kind, modes in kinds.items() for mode in modes]
     files += [saved(mode, "JPEG", quality=10, optimize=True) for mode in ("L", "RGB", "CMYK")]

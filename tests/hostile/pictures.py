@@ -11,6 +11,7 @@ OTHER, DAMAGED, LARGE, BLANK = (
     "more than 50,000,000 pixels",
     "nothing is drawn on it",
 )
+PFM = "this is a PFM file"
 
 
 def chunk(kind, content, size=None):
@@ -62,10 +63,14 @@ FILES = {
     "PNG: depth of 3": (png(8, 7, SMALL, depth=3), OTHER),
     "PNG: pixels of 2 GiB": (png(8, 7, chunk(b"IDAT", zeros(63), 2**31)), f"{BLANK}|more memory"),
     "PNG: text of 2 GiB": (png(8, 7, chunk(b"tEXt", b"a\0b", 2**31), SMALL), DAMAGED),
-    "PNG: text that unzips": (png(8, 7, chunk(b"zTXt", BOMB), SMALL), DAMAGED),
-    "PNG: profile that unzips": (png(8, 7, chunk(b"iCCP", BOMB), SMALL), DAMAGED),
+    "PNG: text that unzips": (png(8, 7, chunk(b"zTXt", BOMB), SMALL), BLANK),
+    "PNG: profile that unzips": (png(8, 7, chunk(b"iCCP", BOMB), SMALL), BLANK),
     "PNG: more pixels than promised": (png(8, 7, pixels(64 * MIB)), BLANK),
     "PNG: 50,000 chunks": (png(8, 7, *[chunk(b"tEXt", b"a\0b")] * 50_000, SMALL), BLANK),
+    "PNG: 200,000 empty chunks": (
+        png(8, 7, *[chunk(b"tEXt", b"")] * 200_000, SMALL),
+        "too many parts",
+    ),
     "PNG: as large as may be": (png(10_000, 5_000, pixels(10_001 * 5_000)), BLANK),
     "PNG: larger": (png(10_000, 5_001, SMALL), LARGE),
     "JPEG: nothing but its mark": (b"\xff\xd8\xff\xe0\x00\x10JFIF\0", DAMAGED),
@@ -82,6 +87,6 @@ FILES = {
     "PGM: an endless comment": (b"P5 #" + bytes(MIB), DAMAGED),
     "PGM: a million comments": (b"P5 " + b"#\n" * MIB, DAMAGED),
     "PGM: an endless number": (b"P2 8 8 255 " + b"1" * MIB, DAMAGED),
-    "PFM: no numbers": (b"Pf 6 6 -1.0\n" + struct.pack("<f", float("nan")) * 36, BLANK),
-    "PFM: infinities": (b"Pf 6 6 -1.0\n" + struct.pack("<2f", 1e999, -1e999) * 18, BLANK),
+    "PFM: no numbers": (b"Pf 6 6 -1.0\n" + struct.pack("<f", float("nan")) * 36, PFM),
+    "PFM: infinities": (b"Pf 6 6 -1.0\n" + struct.pack("<2f", 1e999, -1e999) * 18, PFM),
 }
