@@ -33,7 +33,7 @@ WORK = FIT * FINE  # pixels that a picture is shrunk to: a digit that fills it i
 STROKE = 2.0  # thinner lines are drawn as wide as this; those of MNIST are 1.8 to 3.5 pixels
 
 CONTRAST = 12.0  # grey levels of 255 by which ink differs from paper at least
-WINDOW = 0.35  # of the shorter side: the neighbourhood in which the paper has one grey level
+WINDOW = 0.3  # of the longer side: the neighbourhood in which the paper has one grey level
 NEIGHBOURS = np.ones((3, 3), bool)
 
 
@@ -41,7 +41,7 @@ def read_digit(path: FilePath) -> npt.NDArray[np.uint8]:
     """Read a picture of one digit as an image of MNIST.
 
     Dark ink on a light background and light ink on a dark one are told apart; uneven light,
-    noise and what is cut by the border of the picture are removed.
+    noise, a frame and what else is cut by the border of the picture are removed.
 
     Parameters
     ----------
@@ -197,15 +197,16 @@ def _ink(grey: np.ndarray) -> tuple[np.ndarray, float]:
     The paper's grey level is the mean of a neighbourhood. At first that mean has ink in it; what
     is then found to be ink is left out of the next one.
     """
-    grey = ndimage.gaussian_filter(grey, max(grey.shape) / WORK)
-    width = max(3, round(WINDOW * min(grey.shape)))
+    grey = _within_frame(ndimage.gaussian_filter(grey, max(grey.shape) / WORK))
+    width = max(3, round(WINDOW * max(grey.shape)))
     paper = np.ones_like(grey)
     sign = 0.0
     for _ in range(4):
         total, weight = (
             ndimage.uniform_filter(each, width, mode="nearest") for each in (grey * paper, paper)
         )
-        ink = grey - total / np.maximum(weight, 1e-3)
+        level = (grey * paper).sum() / max(1, paper.sum())  # where the neighbourhood is all ink
+        ink = grey - (total + 1e-3 * level) / (weight + 1e-3)
         # Ink is the rarer and the farther from the mean: the third moment has its sign.
         sign = sign or np.sign((ink**3).sum())
         ink *= sign
@@ -215,6 +216,28 @@ def _ink(grey: np.ndarray) -> tuple[np.ndarray, float]:
             threshold = max(threshold, (strong**2).sum() / strong.sum() / 2)
         paper[...] = ~ndimage.binary_dilation(ink > threshold, NEIGHBOURS)
     return ink, threshold
+
+
+def _within_frame(grey: np.ndarray) -> np.ndarray:
+    """Return a picture without a frame: lines at its border, of one grey that is not the paper's.
+
+    A frame ends within a twelfth of the picture, as a shadow does not.
+    """
+    margin = min(grey.shape) // 6
+    level = np.median(grey[margin : -margin or None, margin : -margin or None])
+    before = (0, 0)
+    while before != grey.shape:
+        before = grey.shape
+        for _ in range(4):
+            low, middle, high = np.percentile(grey, (10, 50, 90), axis=1)
+            within = (high - low > 2 * CONTRAST) | (abs(middle - level) < CONTRAST)
+            width = within.argmax()
+            edge = 1 + len(grey) // 12
+            steps = abs(middle[edge:][:width] - middle[:-edge][:width])
+            if steps.max(initial=0) > 2 * CONTRAST:
+                grey = grey[width:]
+            grey = np.rot90(grey)
+    return grey
 
 
 def _drawn(ink: np.ndarray, threshold: float) -> np.ndarray:

@@ -15,7 +15,7 @@ from cyconv import Adam, DataFormatError, images, presets
 from cyconv.images import read_digit
 
 pytest.importorskip("PIL", reason="needs the extra image")
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
 
 def arc(x, y, width, height, first, last):
@@ -242,6 +242,37 @@ def test_specks_and_a_dark_border_are_left_out(read):
     for x, y in ((20, 270), (220, 40), (30, 30)):
         pencil.ellipse((x, y, x + 4, y + 4), 0)
     assert_alike(read(picture), read(FIVE))
+
+
+@pytest.mark.parametrize(
+    "border", [1, 2, 5, 10, (3, 8, 1, 20), (6, 0, 0, 0), (0, 12, 9, 0)], ids=str
+)
+@pytest.mark.parametrize("grey", (0, 60, 110))
+def test_a_frame_is_left_out(border, grey, read):
+    for pixels, frame in ((GREY, grey), (255 - GREY, 255 - grey)):
+        picture = Image.fromarray(pixels)
+        assert_alike(read(ImageOps.expand(picture, border, frame)), read(picture))
+        soft = ImageOps.expand(picture, border, frame).filter(ImageFilter.GaussianBlur(1.5))
+        assert_alike(
+            read(soft, "JPEG"), read(picture.filter(ImageFilter.GaussianBlur(1.5)), "JPEG")
+        )
+
+
+@pytest.mark.parametrize("angle", (-8, 1.5, 5))
+def test_a_frame_that_is_not_upright_is_left_out(angle, read):
+    framed = ImageOps.expand(Image.fromarray(GREY), 10, 0).rotate(
+        angle, Image.Resampling.BICUBIC, True
+    )
+    white = FIVE.rotate(angle, Image.Resampling.BICUBIC, True, fillcolor=255)
+    assert_alike(read(framed), read(white))
+
+
+@pytest.mark.parametrize("digit", range(10))
+def test_a_picture_may_end_where_its_digit_does(digit, read):
+    picture = drawn(digit)
+    left, top, right, bottom = ImageOps.invert(picture).getbbox()
+    for each in (picture, ImageOps.invert(picture)):
+        assert_alike(read(each.crop((left, top, right, bottom))), read(picture))
 
 
 def test_a_speck_in_a_loop_is_left_out(read):
