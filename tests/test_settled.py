@@ -169,3 +169,13 @@ def test_a_block_of_ones_own_has_its_own_config_in_a_copy():
     assert copy.deepcopy(net).layers[0].config == {"channels": 2}
     assert repr(net.layers[0]) == "Block(2)"
     assert cyconv.Network([net.layers[0].fresh()], (3, 3, 2)).layers[0].config == {"channels": 2}
+
+
+def test_a_layer_may_say_its_config_first():
+    class First(LeakyReLU):
+        def __init__(self, slope):
+            self.config = {"slope": slope}
+            self.slope = slope
+            self.negative_slope = slope
+
+    assert First(0.5).slope == 0.5
