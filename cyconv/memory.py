@@ -204,7 +204,7 @@ class Memory:
         self.batch = self._kernels.stage.Batch(
             *program.arenas[:3], self._memory, self.sums, images, threads
         )
-        self._x: np.ndarray | None = None
+        self._x: np.ndarray  # of the pass, which begins with `take`
         self._kept: dict[Any, Any] = {}
 
     def take(self, x: np.ndarray) -> None:
@@ -225,7 +225,6 @@ class Memory:
         """Return what is held at a place, as an array of shape (N, size)."""
         where, at, size = place
         if where == self._where["input"]:
-            assert self._x is not None
             return self._x
         begin = at * self.images
         return self._memory[begin : begin + self.images * size].reshape(self.images, size)
