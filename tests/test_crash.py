@@ -22,8 +22,8 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and limits a
 CODE = """
 import sys
 sys.modules["matplotlib"] = None
-from cyconv.cli import main, train
-train.SAVING = 0.5
+from cyconv.cli import main, report
+report.SAVING = 0.5
 sys.exit(main(sys.argv[1:]))
 """
 ARGUMENTS = ("train", "--dataset", "digits", "--epochs", "40", "--batch-size", "125")

@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import copy
-import json
 import math
 import os
-import signal
-import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-
-from tqdm import tqdm
 
 from cyconv import __version__, plots, presets
 from cyconv.cli.options import (
@@ -32,15 +24,25 @@ from cyconv.cli.options import (
     positive_number,
     whole_number,
 )
+from cyconv.cli.report import (
+    CHECKPOINT,
+    MODEL,
+    Interrupt,
+    Report,
+    is_finished,
+    loss_text,
+    place_of,
+    record_run,
+)
 from cyconv.cli.streams import OutputError
 from cyconv.errors import CheckpointError
-from cyconv.files import make_folder, replacement
+from cyconv.files import make_folder
 from cyconv.metrics import confusion_matrix
 from cyconv.optimizers import SGD, Adam, AdamW, BaseOptimizer
-from cyconv.runs import Training, load_training, save_training
+from cyconv.runs import Training, load_training
 from cyconv.schedules import SCHEDULES
 from cyconv.threads import get_num_threads
-from cyconv.training import Callback, KeepBest, Progress
+from cyconv.training import KeepBest
 
 try:
     import fcntl
@@ -48,8 +50,6 @@ except ImportError:  # not on Windows
     fcntl = None  # type: ignore[assignment]
 
 HELD_OUT = 12  # one training image in 12 is held out to find the best epoch: 5,000 of MNIST
-SAVING = 0.01  # largest share of the run spent saving, first and last save excepted
-CHECKPOINT, MODEL = "checkpoint.safetensors", "model.safetensors"
 # By the option's name: what makes an optimizer from a learning rate, and the default rate.
 OPTIMIZERS: dict[str, tuple[Callable[[float], BaseOptimizer], float]] = {
     "adam": (Adam, 2e-3),
@@ -169,12 +169,12 @@ def _run(args, folder: Path | None) -> int:
     )
     print(training.network.summary() + "\n")
     if args.resume:
-        print(f"{folder} goes on after {_place(progress)}\n")
-    with _Interrupt() as interrupt:
-        report = _Report(training, folder, interrupt, len(x) - held)
+        print(f"{folder} goes on after {place_of(progress)}\n")
+    with Interrupt() as interrupt:
+        report = Report(training, folder, interrupt, len(x) - held)
         # A folder that cannot be written is found now, and one whose writer was killed made whole.
         report.save()
-        if not _is_finished(training):
+        if not is_finished(training):
             try:
                 training.network.fit(
                     x[:-held],
@@ -202,13 +202,13 @@ def _run(args, folder: Path | None) -> int:
                 report.close()
         report.save()
     _tell_divergence(training)
-    if not _is_finished(training):
-        print(f"stopped after {_place(progress)}{report.way_on()}")
+    if not is_finished(training):
+        print(f"stopped after {place_of(progress)}{report.way_on()}")
         return 130
     training.best.restore(training.network)
     accuracy = training.network.evaluate(*data.test)[1]
     if folder:
-        _record(training, folder, accuracy)
+        record_run(training, folder, accuracy)
         print(f"\nthe best network is {folder / MODEL}; cyconv evaluate and predict take it")
     best = training.best
     print(f"\nbest epoch {best.epoch}: validation accuracy {best.accuracy:.4f}")
@@ -235,7 +235,7 @@ def _new(args) -> Training:
     for path in (args.out / name for name in (CHECKPOINT, MODEL, HISTORY) if args.out):
         if path.exists():
             holds, advice = path.name, "delete it first"
-            if path.name == CHECKPOINT and _is_finished(_load(path)):
+            if path.name == CHECKPOINT and is_finished(_load(path)):
                 holds = "a finished run"
             elif path.name == CHECKPOINT:
                 holds, advice = "a run that is not finished", f"go on with --resume {args.out}"
@@ -302,46 +302,10 @@ def _tell_divergence(training: Training) -> None:
     losses, guessing = training.progress.history.loss, math.log(CLASSES)
     if losses and losses[-1] > 2 * guessing:
         print(
-            f"\nthe run diverged: its loss is {_loss(losses[-1])}, that of guessing "
+            f"\nthe run diverged: its loss is {loss_text(losses[-1])}, that of guessing "
             f"{guessing:.4f}; try a --learning-rate smaller than "
             f"{training.optimizer.learning_rate:g}"
         )
-
-
-def _loss(value: float) -> str:
-    """Return a loss that leaves a gap to its neighbours in the table."""
-    return f"{value:.4f}" if value < 1000 else f"{value:.2e}"
-
-
-def _is_finished(training: Training) -> bool:
-    progress, best = training.progress, training.best
-    patient = best.patience is None or progress.epoch - best.epoch < best.patience
-    return progress.epoch >= training.settings["epochs"] or not patient
-
-
-def _place(progress: Progress) -> str:
-    """Return the last step that was done, as a person counts."""
-    if progress.batch:
-        return f"epoch {progress.epoch + 1}, step {progress.batch}"
-    return f"epoch {progress.epoch}"
-
-
-def _record(training: Training, folder: Path, accuracy: float | None = None) -> None:
-    """Write the history."""
-    record = {
-        "cyconv": __version__,
-        **training.settings,
-        "optimizer": repr(training.optimizer),
-        "learning_rate": training.optimizer.learning_rate,
-        "schedule": training.schedule,
-        "early_stop": training.best.patience,
-        "threads": get_num_threads(),
-        "history": vars(training.progress.history),
-        "best_epoch": training.best.epoch,
-        "test_accuracy": accuracy,
-    }
-    with replacement(folder / HISTORY) as file:
-        file.write((json.dumps(record, indent=2) + "\n").encode())
 
 
 def _draw(training: Training, folder: Path, x, labels) -> None:
@@ -356,113 +320,3 @@ def _draw(training: Training, folder: Path, x, labels) -> None:
         plots.mistakes(x, labels, probabilities, folder / "mistakes.png")
     except ImportError as error:
         print(f"\nno pictures: {error}")
-
-
-class _Interrupt:
-    """The first Ctrl-C is noted, the second one ends the program at once."""
-
-    def __init__(self) -> None:
-        self.noted = False
-
-    def __enter__(self) -> _Interrupt:
-        # A signal that the parent ignores, as a shell does for a job in the background, stays so; a
-        # handler that is not Python's could not be restored.
-        self._before = signal.getsignal(signal.SIGINT)
-        self._noting = (
-            threading.current_thread() is threading.main_thread()
-            and self._before not in (signal.SIG_IGN, None)
-        )
-        if self._noting:
-            signal.signal(signal.SIGINT, self._note)
-        return self
-
-    def __exit__(self, *_) -> None:
-        if self._noting:
-            signal.signal(signal.SIGINT, self._before)
-
-    def _note(self, *_) -> None:
-        self.noted = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        # What is being written, as the bar may be, print cannot enter a second time.
-        with suppress(OSError, ValueError):
-            os.write(sys.stderr.fileno(), b"\nstopping after this step; once more stops at once\n")
-
-
-class _Report(Callback):
-    """A progress bar on a terminal, one line for each epoch, and the files of the run."""
-
-    def __init__(self, training, folder: Path | None, interrupt: _Interrupt, images: int) -> None:
-        self.training, self.folder, self.interrupt = training, folder, interrupt
-        self.images, self.epochs = images, training.settings["epochs"]
-        self.bar = None
-        self.saved = ""  # the place up to which the checkpoint has the run
-        self.saved_best = 0
-        self.due = 0.0  # when saving is worth its time again
-        self.headed = False
-
-    def on_epoch_begin(self, network, epoch, batches):
-        if not self.headed:
-            print(f"{'epoch':>7}{'loss':>9}{'val loss':>10}{'val accuracy':>14}{'images/s':>11}")
-            self.headed = True
-        self.bar = tqdm(
-            total=batches,
-            initial=self.training.progress.batch,
-            desc=f"epoch {epoch}/{self.epochs}",
-            unit="step",
-            leave=False,
-            disable=None,
-            dynamic_ncols=True,
-            mininterval=0.2,
-        )
-
-    def on_batch_end(self, network, batch, loss):
-        self.bar.update()
-        return self.interrupt.noted
-
-    def on_epoch_end(self, network, epoch, history):
-        self.close()
-        place, speed = f"{epoch}/{self.epochs}", self.images / history.seconds[-1]
-        mark = ""
-        if self.folder and (_is_finished(self.training) or time.perf_counter() >= self.due):
-            self.save()
-            mark = "  saved"
-        print(
-            f"{place:>7}{_loss(history.loss[-1]):>9}{_loss(history.val_loss[-1]):>10}"
-            f"{history.val_accuracy[-1]:14.4f}{speed:11,.0f}{mark}",
-            flush=True,
-        )
-        return self.interrupt.noted
-
-    def close(self) -> None:
-        """Take the progress bar away."""
-        if self.bar:
-            self.bar.close()
-
-    def save(self) -> None:
-        """Write the run, its best network and its history, if there is anything new."""
-        place, best = _place(self.training.progress), self.training.best
-        if not self.folder or place == self.saved:
-            return
-        start = time.perf_counter()
-        save_training(self.training, self.folder / CHECKPOINT)
-        self.saved = place
-        if best.epoch > self.saved_best:
-            network = copy.copy(self.training.network)
-            best.restore(network)
-            network.save(self.folder / MODEL)
-            self.saved_best = best.epoch
-        _record(self.training, self.folder)
-        end = time.perf_counter()
-        self.due = end + (end - start) / SAVING
-
-    def kept(self) -> str:
-        """Return what is left of a run that does not reach its end."""
-        if not self.folder:
-            return "; nothing was saved, as --out DIR does"
-        return f"; {self.folder / CHECKPOINT} holds the run after {self.saved}"
-
-    def way_on(self) -> str:
-        """Return what is left of a run that does not reach its end, and how it goes on."""
-        if not self.folder:
-            return self.kept()
-        return f"{self.kept()}, where cyconv train --resume {self.folder} goes on"

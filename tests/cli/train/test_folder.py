@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from cyconv import __version__, datasets, files
-from cyconv.cli import main, train
+from cyconv.cli import main, report, train
 from cyconv.runs import load_training
 from tests.cli.train.runs import FILES, PICTURES, SHORT, bits, child, refusal, rows
 
@@ -80,7 +80,7 @@ def test_a_run_that_another_process_goes_on_with_is_left_alone(option, whole, tm
             print("waits", flush=True)
             time.sleep(60)
         if sys.argv[1] == "--out":
-            train._Report.on_batch_end = wait
+            train.Report.on_batch_end = wait
         else:
             train.load_data = wait
         sys.exit(main(["train", *sys.argv[1:]]))
@@ -191,7 +191,7 @@ def test_a_disk_that_fills_up_is_told_in_one_line_and_the_run_goes_on_from_the_l
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         fsync(descriptor)
 
-    monkeypatch.setattr(train, "SAVING", 0.9)
+    monkeypatch.setattr(report, "SAVING", 0.9)
     monkeypatch.setattr(os, "fsync", fill)
     code = main([*SHORT, "--out", str(tmp_path)])
     out, err = capsys.readouterr()

@@ -187,7 +187,7 @@ def test_reporting_takes_little_of_the_time_of_training(tmp_path, monkeypatch, c
     timed(Network, "evaluate", "validation")
     timed(KeepBest, "on_epoch_end", "reporting")
     for name in ("on_epoch_begin", "on_batch_end", "on_epoch_end", "save"):
-        timed(train._Report, name, "reporting")
+        timed(train.Report, name, "reporting")
     (x, labels), test = datasets.load_digits()
     many = np.tile(x, (40, 1, 1)), np.tile(labels, 40)  # as many as MNIST has
     monkeypatch.setattr(datasets, "load_digits", lambda: (many, test))
