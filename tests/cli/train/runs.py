@@ -58,6 +58,9 @@ from cyconv.cli import main
 from cyconv.network import Network
 from cyconv.optimizers import Adam
 
+# Whoever runs the tests in the background of a shell has it ignored, and a child inherits that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 def interrupt(times=1):
     for _ in range(times):
         os.kill(os.getpid(), signal.SIGINT)
