@@ -1,10 +1,10 @@
-"""Convolution on whole arrays: the loops over threads around the blocks."""
+"""Convolution on whole arrays: the loops over threads around those of convolution.pxd."""
 
 from cython.parallel cimport prange, threadid
 
-from cyconv._core cimport block, products
+from cyconv._core cimport convolution, products
 from cyconv._core.blas cimport enter, leave
-from cyconv._core.block cimport Convolution, conv_backward, conv_forward
+from cyconv._core.convolution cimport Convolution, conv_backward, conv_forward
 from cyconv._core.columns cimport col2im_rows, im2col_rows, zero
 from cyconv._core.geometry cimport Geometry, is_identity
 from cyconv._core.real cimport real
@@ -49,7 +49,7 @@ def col2im(
 
 def makes_columns(Geometry geometry, Py_ssize_t F):
     """Tell whether `conv2d` makes columns for F filters."""
-    return block.makes_columns(&geometry, F)
+    return convolution.makes_columns(&geometry, F)
 
 
 def needs_transposed(Geometry geometry):

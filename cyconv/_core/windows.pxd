@@ -34,8 +34,8 @@ from cyconv._core.vectors cimport (
 )
 
 
-cdef struct Task:
-    # y = leaky_relu(im2col(x) · w + bias) for the output rows begin <= (n, oh) < end.
+cdef struct Strip:
+    # y = leaky_relu(im2col(x) · w + bias) for the strip of output rows begin <= (n, oh) < end.
     const real* x
     const real* w
     const real* bias
@@ -81,39 +81,39 @@ cdef inline kernel find_span(
         span.end += 1
 
 
-cdef inline kernel windows_forward(const Task* task) noexcept nogil:
-    """y = leaky_relu(im2col(x) · w + bias) for the output rows of a task."""
-    cdef const Geometry* g = task.g
+cdef inline kernel windows_forward(const Strip* strip) noexcept nogil:
+    """y = leaky_relu(im2col(x) · w + bias) for the output rows of a strip."""
+    cdef const Geometry* g = strip.g
     cdef Py_ssize_t run = g.KW * g.C, kh = 0, k
-    cdef Py_ssize_t lines = max(1, MAX_PASS_WEIGHTS // (run * task.F))
-    cdef Py_ssize_t depth = max(<Py_ssize_t> MIN_PASS_TAPS, MAX_PASS_WEIGHTS // task.F)
+    cdef Py_ssize_t lines = max(1, MAX_PASS_WEIGHTS // (run * strip.F))
+    cdef Py_ssize_t depth = max(<Py_ssize_t> MIN_PASS_TAPS, MAX_PASS_WEIGHTS // strip.F)
     while kh < g.KH:
         k = 0
         while k < run:
-            all_filters(task, TapBlock(kh, min(kh + lines, g.KH), k, min(k + depth, run)))
+            all_filters(strip, TapBlock(kh, min(kh + lines, g.KH), k, min(k + depth, run)))
             k += depth
         kh += lines
 
 
-cdef inline void all_filters(const Task* task, TapBlock taps) noexcept nogil:
+cdef inline void all_filters(const Strip* strip, TapBlock taps) noexcept nogil:
     """As many vectors of each pixel at once as fill the registers."""
     cdef Py_ssize_t f = 0
-    while f + ROW_VECTORS * VECTOR_FLOATS <= task.F:
-        all_spans(task, taps, f, ROW_VECTORS, VECTOR_FLOATS)
+    while f + ROW_VECTORS * VECTOR_FLOATS <= strip.F:
+        all_spans(strip, taps, f, ROW_VECTORS, VECTOR_FLOATS)
         f += ROW_VECTORS * VECTOR_FLOATS
-    while f + NARROW_VECTORS * VECTOR_FLOATS <= task.F:
-        all_spans(task, taps, f, NARROW_VECTORS, VECTOR_FLOATS)
+    while f + NARROW_VECTORS * VECTOR_FLOATS <= strip.F:
+        all_spans(strip, taps, f, NARROW_VECTORS, VECTOR_FLOATS)
         f += NARROW_VECTORS * VECTOR_FLOATS
-    while f < task.F:
-        all_spans(task, taps, f, 1, min(VECTOR_FLOATS, task.F - f))
+    while f < strip.F:
+        all_spans(strip, taps, f, 1, min(VECTOR_FLOATS, strip.F - f))
         f += VECTOR_FLOATS
 
 
 cdef inline void all_spans(
-    const Task* task, TapBlock taps, Py_ssize_t f, Py_ssize_t vectors, Py_ssize_t floats,
+    const Strip* strip, TapBlock taps, Py_ssize_t f, Py_ssize_t vectors, Py_ssize_t floats,
 ) noexcept nogil:
     """`vectors` vectors from the filter f on, `floats` floats of the last one."""
-    cdef const Geometry* g = task.g
+    cdef const Geometry* g = strip.g
     cdef Axis down = axis_down(g), across = axis_across(g)
     cdef Py_ssize_t k_begin, k_end
     cdef Group group
@@ -130,55 +130,55 @@ cdef inline void all_spans(
                 group.taps.kh_end = group.taps.kh_begin
                 group.begins = group.ends = taps.kh_begin == 0 and taps.k_begin == 0
                 if group.begins:
-                    all_pixels(task, &group, f, vectors, floats)
+                    all_pixels(strip, &group, f, vectors, floats)
             elif group.taps.kh_begin < group.taps.kh_end and group.taps.k_begin < group.taps.k_end:
                 group.begins = (group.taps.kh_begin == group.down.taps.begin
                                 and group.taps.k_begin == k_begin)
                 group.ends = (group.taps.kh_end == group.down.taps.end
                               and group.taps.k_end == k_end)
-                all_pixels(task, &group, f, vectors, floats)
+                all_pixels(strip, &group, f, vectors, floats)
             find_span(&group.across, group.across.end, &across, g.OW)
         find_span(&group.down, group.down.end, &down, g.OH)
 
 
 cdef inline void all_pixels(
-    const Task* task, const Group* group, Py_ssize_t f, Py_ssize_t vectors, Py_ssize_t floats,
+    const Strip* strip, const Group* group, Py_ssize_t f, Py_ssize_t vectors, Py_ssize_t floats,
 ) noexcept nogil:
     """As many pixels at once as fill the registers."""
-    cdef const Geometry* g = task.g
+    cdef const Geometry* g = strip.g
     cdef Py_ssize_t count = 0, i = 0, n, oh, ow
     cdef const real* corner
     cdef const real* place[NARROW_TILE_PIXELS]
     cdef real* target[NARROW_TILE_PIXELS]
-    for n in range(task.begin // g.OH, (task.end - 1) // g.OH + 1):
-        for oh in range(max(group.down.begin, task.begin - n * g.OH),
-                        min(group.down.end, task.end - n * g.OH)):
-            corner = (task.x + group.taps.k_begin - g.pad_left * g.C
+    for n in range(strip.begin // g.OH, (strip.end - 1) // g.OH + 1):
+        for oh in range(max(group.down.begin, strip.begin - n * g.OH),
+                        min(group.down.end, strip.end - n * g.OH)):
+            corner = (strip.x + group.taps.k_begin - g.pad_left * g.C
                       + (n * g.H + oh * g.stride_h - g.pad_top + group.taps.kh_begin) * g.W * g.C)
             for ow in range(group.across.begin, group.across.end):
                 place[count] = corner + ow * g.stride_w * g.C
-                target[count] = task.y + ((n * g.OH + oh) * g.OW + ow) * task.F + f
+                target[count] = strip.y + ((n * g.OH + oh) * g.OW + ow) * strip.F + f
                 count += 1
                 if vectors == ROW_VECTORS:
                     if count == TILE_ROWS:
-                        register_tile(task, group, place, target, f, TILE_ROWS, vectors, floats)
+                        register_tile(strip, group, place, target, f, TILE_ROWS, vectors, floats)
                         count = 0
                 elif count == NARROW_TILE_PIXELS:
                     register_tile(
-                        task, group, place, target, f, NARROW_TILE_PIXELS, vectors, floats)
+                        strip, group, place, target, f, NARROW_TILE_PIXELS, vectors, floats)
                     count = 0
     if count >= FOUR_ROWS:
-        register_tile(task, group, place, target, f, FOUR_ROWS, vectors, floats)
+        register_tile(strip, group, place, target, f, FOUR_ROWS, vectors, floats)
         i = FOUR_ROWS
     if i + TWO_ROWS <= count:
-        register_tile(task, group, &place[i], &target[i], f, TWO_ROWS, vectors, floats)
+        register_tile(strip, group, &place[i], &target[i], f, TWO_ROWS, vectors, floats)
         i += TWO_ROWS
     if i < count:
-        register_tile(task, group, &place[i], &target[i], f, 1, vectors, floats)
+        register_tile(strip, group, &place[i], &target[i], f, 1, vectors, floats)
 
 
 cdef inline void register_tile(
-    const Task* task, const Group* group, const real** place, real** target, Py_ssize_t f,
+    const Strip* strip, const Group* group, const real** place, real** target, Py_ssize_t f,
     Py_ssize_t pixels, Py_ssize_t vectors, Py_ssize_t floats,
 ) noexcept nogil:
     """A tile of y in registers; `pixels` and `vectors` are numbers that the compiler sees.
@@ -186,14 +186,14 @@ cdef inline void register_tile(
     The last vector of a pixel has `floats` floats: VECTOR_FLOATS unless `vectors` is 1.
     """
     # As in products.pxd: an array for each column of vectors, no loop inside a loop over pixels.
-    cdef Py_ssize_t line = task.g.W * task.g.C, run = task.g.KW * task.g.C, _, s, i
+    cdef Py_ssize_t line = strip.g.W * strip.g.C, run = strip.g.KW * strip.g.C, _, s, i
     cdef vector[NARROW_TILE_PIXELS] t0, t1
     cdef vector[TILE_ROWS] t2, t3
     cdef vector r0, r1, r2, r3, element
     cdef const real* at[NARROW_TILE_PIXELS]
-    cdef const real* w = task.w + (group.taps.kh_begin * run + group.taps.k_begin) * task.F + f
+    cdef const real* w = strip.w + (group.taps.kh_begin * run + group.taps.k_begin) * strip.F + f
     cdef const real* weight
-    cdef const real* bias = task.bias + f
+    cdef const real* bias = strip.bias + f
     for i in range(pixels):
         at[i] = place[i]
         if group.begins:
@@ -222,8 +222,8 @@ cdef inline void register_tile(
                 if vectors > 2:
                     t2[i] = t2[i] + element * r2
                     t3[i] = t3[i] + element * r3
-            weight += task.F
-        w += run * task.F
+            weight += strip.F
+        w += run * strip.F
         for i in range(pixels):
             at[i] += line
     if group.ends:
@@ -234,12 +234,12 @@ cdef inline void register_tile(
             r2 = load(bias + 2 * VECTOR_FLOATS)
             r3 = load(bias + 3 * VECTOR_FLOATS)
         for i in range(pixels):
-            t0[i] = leaky(t0[i] + r0, task.slope)
+            t0[i] = leaky(t0[i] + r0, strip.slope)
             if vectors > 1:
-                t1[i] = leaky(t1[i] + r1, task.slope)
+                t1[i] = leaky(t1[i] + r1, strip.slope)
             if vectors > 2:
-                t2[i] = leaky(t2[i] + r2, task.slope)
-                t3[i] = leaky(t3[i] + r3, task.slope)
+                t2[i] = leaky(t2[i] + r2, strip.slope)
+                t3[i] = leaky(t3[i] + r3, strip.slope)
     for i in range(pixels):
         if vectors == 1:
             store_masked(target[i], t0[i], floats)

@@ -1,7 +1,7 @@
 """Convolution, of which a linear layer is the case of a 1x1 image."""
 
 from cyconv._core cimport pointwise
-from cyconv._core.block cimport Convolution, conv_backward, conv_forward
+from cyconv._core.convolution cimport Convolution, conv_backward, conv_forward
 from cyconv._core.columns cimport zero
 from cyconv._core.geometry cimport Geometry, is_identity
 from cyconv._core.op cimport BACKWARD, Op, Pass

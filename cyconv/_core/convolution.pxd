@@ -21,7 +21,7 @@ from cyconv._core.products cimport (
 )
 from cyconv._core.pointwise cimport bias_leaky_relu, column_sums
 from cyconv._core.real cimport real
-from cyconv._core.windows cimport Task, can_read_windows, windows_forward
+from cyconv._core.windows cimport Strip, can_read_windows, windows_forward
 
 
 cdef struct Convolution:
@@ -74,7 +74,7 @@ cdef inline void conv_forward(
     """
     cdef const Geometry* g = conv.g
     cdef Py_ssize_t F = conv.F, row = begin, stop, group
-    cdef Task task
+    cdef Strip strip
     cdef Product p
     cdef const real* source
     cdef real* out
@@ -82,8 +82,8 @@ cdef inline void conv_forward(
         depthwise_forward(conv.x, conv.weight, conv.bias, conv.y, g, conv.slope, begin, end)
         return
     if can_read_windows(g, F):
-        task = Task(conv.x, conv.weight, conv.bias, conv.y, g, F, begin, end, conv.slope)
-        windows_forward(&task)
+        strip = Strip(conv.x, conv.weight, conv.bias, conv.y, g, F, begin, end, conv.slope)
+        windows_forward(&strip)
         return
     while row < end:
         stop = min(row + conv.tile, end)
