@@ -17,7 +17,9 @@ _TWINS = run_path(str(_REPOSITORY / "tests" / "torch_twins.py"))
 interleave, print_row, seconds_each = (
     _TIMING[name] for name in ("interleave", "print_row", "seconds_each")
 )
-describe, give, twin = (_TWINS[name] for name in ("describe", "give", "twin"))
+describe, give, twin, without_dropout = (
+    _TWINS[name] for name in ("describe", "give", "twin", "without_dropout")
+)
 
 
 class Worker:

@@ -11,7 +11,7 @@ import sys
 from functools import partial
 
 import numpy as np
-from harness import describe, give, seconds_each, twin
+from harness import describe, give, seconds_each, twin, without_dropout
 
 STILL = 1e-7  # learning rate of timed steps: thousands on one batch must not fit it
 CHECKED_STEPS = 5
@@ -97,19 +97,17 @@ class Cyconv(Side):
 
     def step(self, preset, batch):
         """Train on one batch, without dropout; return the losses. What is timed has dropout."""
-        net = self._preset(preset)
+        net = checked = self._preset(preset)
         kinds = [type(layer).__name__ for layer in net.layers]
-        for layer, kind in zip(net.layers, kinds, strict=True):
-            if kind == "Dropout":
-                layer.p = 0
+        if "Dropout" in kinds:
+            checked = without_dropout(net)
         adam = self.cyconv.Adam(learning_rate(kinds))
         x, labels = images(batch, net.input_shape)
-        self.task = partial(net.train_step, x, labels, adam)
-        losses = [self.task() for _ in range(CHECKED_STEPS)]
+        losses = [checked.train_step(x, labels, adam) for _ in range(CHECKED_STEPS)]
         adam.learning_rate = STILL
-        if "Dropout" in kinds:  # a network keeps the program that it made for its first step
+        if net is not checked:
             adam = self.cyconv.Adam(STILL)
-            self.task = partial(self._preset(preset).train_step, x, labels, adam)
+        self.task = partial(net.train_step, x, labels, adam)
         return losses
 
     def predict(self, preset, batch):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import cyconv
-from tests.torch_twins import describe, give, take, twin
+from tests.torch_twins import describe, give, take, twin, without_dropout
 from tests.zoo import batch, network
 
 torch = pytest.importorskip("torch")
@@ -53,14 +53,6 @@ def digits(input_shape):
     return x, labels[: STEPS * BATCH]
 
 
-def without_dropout(net):
-    """Return the network; its random numbers are not PyTorch's."""
-    for layer in (inner for outer in net.layers for inner in outer.walk()):
-        if isinstance(layer, cyconv.layers.Dropout):
-            layer.p = 0
-    return net
-
-
 def cancelled(layers):
     """Return the names of the biases that a batch normalisation takes away again.
 
@@ -89,7 +81,8 @@ def assert_near(measured, expected, tolerance):
 
 def train_both(net, x, labels, optimizer, row):
     """Train a network and its twin; raise unless losses, parameters and statistics agree."""
-    layers, dtype = describe(without_dropout(net)), next(iter(net.parameters().values())).dtype
+    net = without_dropout(net)
+    layers, dtype = describe(net), next(iter(net.parameters().values())).dtype
     x, labels = x.astype(dtype) / dtype.type(255), labels.astype(np.int64)
     images = torch.from_numpy(x).permute(0, 3, 1, 2)
     model = twin(layers).to(images.dtype)

@@ -26,6 +26,29 @@ def describe(net):
     return layers
 
 
+def without_dropout(net):
+    """Return a network with the weights of another, whose Dropout layers drop nothing.
+
+    Those of PyTorch drop others.
+    """
+    arrays = net.parameters() | net.state()
+    dtype = next(iter(arrays.values())).dtype
+    other = type(net)(
+        [_without_dropout(layer) for layer in net.layers], net.input_shape, dtype=dtype
+    )
+    for name, array in (other.parameters() | other.state()).items():
+        array[...] = arrays[name]
+    return other
+
+
+def _without_dropout(layer):
+    config = {
+        name: [_without_dropout(inner) for inner in value] if isinstance(value, list) else value
+        for name, value in layer.config.items()
+    }
+    return type(layer)(**config | ({"p": 0} if type(layer).__name__ == "Dropout" else {}))
+
+
 def _describe(layer):
     geometry = getattr(layer, "geometry", None)
     return {
