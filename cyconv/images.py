@@ -34,6 +34,10 @@ STROKE = 2.0  # thinner lines are drawn as wide as this; those of MNIST are 1.8 
 
 CONTRAST = 12.0  # grey levels of 255 by which ink differs from paper at least
 WINDOW = 0.3  # of the longer side: the neighbourhood in which the paper has one grey level
+# Of 1,000 digits of MNIST, each cropped to its ink:
+EVEN = 0.83  # of the variance is between two greys of 972 and more; a slope of light has 0.75
+BORDER = 0.4  # of their box's border at most is ink of 950; half a picture in shadow has 0.49
+FILLED = 0.6  # of their box at most is ink of 950; a sheet that is turned by 10 degrees has 0.7
 NEIGHBOURS = np.ones((3, 3), bool)
 
 
@@ -199,8 +203,7 @@ def _ink(grey: np.ndarray) -> tuple[np.ndarray, float]:
     """
     grey = _within_frame(ndimage.gaussian_filter(grey, max(grey.shape) / WORK))
     width = max(3, round(WINDOW * max(grey.shape)))
-    paper = np.ones_like(grey)
-    sign = 0.0
+    paper, sign = _two_greys(grey)
     for _ in range(4):
         total, weight = (
             ndimage.uniform_filter(each, width, mode="nearest") for each in (grey * paper, paper)
@@ -216,6 +219,29 @@ def _ink(grey: np.ndarray) -> tuple[np.ndarray, float]:
             threshold = max(threshold, (strong**2).sum() / strong.sum() / 2)
         paper[...] = ~ndimage.binary_dilation(ink > threshold, NEIGHBOURS)
     return ink, threshold
+
+
+def _two_greys(grey: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return where paper is, and the sign of ink, of a picture in even light; else ones and 0.
+
+    In even light one threshold (Otsu, 1979) explains nearly all differences. On one side of it is
+    ink, however much of the picture it fills, if it leaves to the paper what a digit leaves of its
+    box, and a shadow or a sheet does not.
+    """
+    ordered = np.sort(grey, axis=None).astype(np.float64)
+    if ordered[-1] - ordered[0] > CONTRAST:
+        below = np.arange(1, ordered.size)
+        between = (ordered.cumsum()[:-1] - below * ordered.mean()) ** 2
+        between /= below * (ordered.size - below)
+        best = between.argmax()
+        if between[best] > EVEN * ordered.var():
+            for sign in (-1.0, 1.0):
+                ink = sign * grey > sign * ordered[best : best + 2].mean()
+                box = ink[ndimage.find_objects(ink.view(np.int8))[0]]
+                border = np.concatenate([box[0], box[-1], box[:, 0], box[:, -1]])
+                if border.mean() < BORDER and box.mean() < FILLED:
+                    return (~ndimage.binary_dilation(ink, NEIGHBOURS)).astype(grey.dtype), sign
+    return np.ones_like(grey), 0.0
 
 
 def _within_frame(grey: np.ndarray) -> np.ndarray:
