@@ -12,7 +12,7 @@ import pytest
 
 import cyconv
 from cyconv import Adam, DataFormatError, images, presets
-from cyconv.images import read_digit
+from cyconv.images import read_digit, read_drawing
 
 pytest.importorskip("PIL", reason="needs the extra image")
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
@@ -299,6 +299,60 @@ def test_a_digit_that_reaches_the_border_is_read(read):
     tight = FIVE.crop((64, 64, 165, 236))
     assert tight.getextrema() == (0, 255) and np.asarray(tight)[:, [0, -1]].min() == 0
     assert_alike(read(tight), read(FIVE))
+
+
+def beside(*digits, gap=40):
+    """Return a picture of digits side by side, of different heights."""
+    inks = [ImageOps.invert(drawn(digit)) for digit in digits]
+    inks = [ink.crop(ink.getbbox()).resize((70, 150 - 50 * (i % 2))) for i, ink in enumerate(inks)]
+    row = Image.new("L", (40 + (70 + gap) * len(inks), 200), 0)
+    for i, ink in enumerate(inks):
+        row.paste(ink, (40 + (70 + gap) * i, 25 + 5 * i))
+    return ImageOps.invert(row)
+
+
+@pytest.mark.parametrize("gap", (10, 40, 150))
+@pytest.mark.parametrize("first", range(10))
+def test_digits_side_by_side_are_several(first, gap, tmp_path):
+    for digits in ((first, (first + 3) % 10), (first, 1, (first + 5) % 10)):
+        picture = beside(*digits, gap=gap)
+        for each in (picture, ImageOps.invert(picture)):
+            each.save(tmp_path / "digits.png")
+            image, several = read_drawing(tmp_path / "digits.png")
+            assert several
+            np.testing.assert_array_equal(image, read_digit(tmp_path / "digits.png"))
+
+
+def broken():
+    """Yield pictures of one digit in parts: a loose bar, and strokes that do not meet."""
+    for x, y, right in ((120, 65, 200), (140, 40, 220), (150, 90, 230)):
+        five = Image.new("L", (300, 300), 255)
+        pencil = ImageDraw.Draw(five)
+        pencil.line([(110, 80), (105, 140), *arc(130, 180, 50, 45, -100, 140)], 0, 12)
+        pencil.line([(x, y), (right, y - 5)], 0, 12)
+        yield five
+    for gap in (0, 5):
+        four = Image.new("L", (300, 300), 255)
+        pencil = ImageDraw.Draw(four)
+        pencil.line([(130, 60), (80, 160), (170 - gap, 155)], 0, 12)
+        pencil.line([(180 + gap, 100), (165 + gap, 250)], 0, 12)
+        yield four
+
+
+def test_one_digit_is_not_several(tmp_path):
+    path = tmp_path / "digit.png"
+    pictures = [drawn(digit, pen) for digit in range(10) for pen in (4, 12, 26)]
+    for picture in (*pictures, *map(photograph, range(10)), *broken()):
+        picture.save(path)
+        assert not read_drawing(path)[1]
+
+
+def test_digits_of_mnist_are_not_several(tmp_path, mnist):
+    found = 0
+    for image in mnist[1][0][:2000]:
+        Image.fromarray(image).save(tmp_path / "digit.bmp")
+        found += read_drawing(tmp_path / "digit.bmp")[1]
+    assert found < 20
 
 
 def png(width, height):

@@ -17,7 +17,8 @@ DESCRIPTION = """\
 Tell which digit a picture shows: the three most probable, with probabilities.
 
 Drawings, scans and photographs will do, on dark or light backgrounds. The digit
-is framed like those of MNIST; a terminal shows what the network then sees.
+is framed like those of MNIST; a terminal shows what the network then sees. It
+says so where a picture seems to show more than one digit.
 """
 
 EXAMPLE = """\
@@ -50,7 +51,7 @@ def add(commands) -> None:
 
 def run(args) -> int:
     """Print what the network sees in each picture that can be read."""
-    from cyconv.images import read_digit  # SciPy's ndimage would delay all other commands
+    from cyconv.images import read_drawing  # SciPy's ndimage would delay all other commands
 
     network = Network.load(args.model)
     if network.input_shape not in ((28, 28, 1), (28, 28)):
@@ -65,7 +66,7 @@ def run(args) -> int:
         try:
             with warnings.catch_warnings():  # what Pillow warns of is read, or an error below
                 warnings.simplefilter("ignore")
-                image = read_digit(path)
+                image, several = read_drawing(path)
         except (OSError, DataFormatError) as error:
             print(f"cyconv predict: {error}", file=sys.stderr)
             failed = True
@@ -74,11 +75,13 @@ def run(args) -> int:
         best = probabilities.argsort()[::-1]
         if args.json:
             found = {kind: int(best[0]), "probabilities": probabilities.tolist()}
-            records.append({"path": path, **found})
+            records.append({"path": path, **found, "several": several})
             continue
         if draws:
             print(f"\n{_drawing(image)}\n")
         print(f"{path}: {kind} " + ", ".join(f"{k} ({probabilities[k]:.3f})" for k in best[:3]))
+        if several:
+            print(f"cyconv predict: {path}: more than one digit? crop it to one", file=sys.stderr)
     if args.json:
         print(json.dumps(records, indent=2))
     return int(failed)

@@ -95,11 +95,27 @@ def test_json_is_one_document(model, seven, tmp_path, capsys, monkeypatch):
     assert main(["predict", model, "--json", seven, str(tmp_path), seven]) == 1
     out, err = capsys.readouterr()
     first, second = json.loads(out)
-    assert first == second and list(first) == ["path", "digit", "probabilities"]
+    assert first == second and list(first) == ["path", "digit", "probabilities", "several"]
     probabilities = Network.load(model).predict_proba(read_digit(seven)[np.newaxis])[0]
     assert first["path"] == seven and first["digit"] == probabilities.argmax()
     np.testing.assert_array_equal(np.float32(first["probabilities"]), probabilities)
     assert len(err.splitlines()) == 1
+
+
+def test_more_than_one_digit_is_asked_after(model, seven, tmp_path, capsys):
+    two = str(tmp_path / "two.png")
+    picture = Image.open(seven)
+    row = Image.new("RGB", (200, 120), "ivory")
+    row.paste(picture, (0, 0))
+    row.paste(picture, (100, 0))
+    row.save(two)
+    assert main(["predict", model, two, seven]) == 0
+    out, err = capsys.readouterr()
+    assert [line.split(":")[0] for line in out.splitlines()] == [two, seven]
+    assert err == f"cyconv predict: {two}: more than one digit? crop it to one\n"
+    assert main(["predict", model, two, seven, "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert [record["several"] for record in json.loads(out)] == [True, False] and not err
 
 
 def test_other_classes_have_numbers(seven, tmp_path, capsys):
@@ -107,7 +123,12 @@ def test_other_classes_have_numbers(seven, tmp_path, capsys):
     assert main(["predict", model, seven]) == 0
     assert re.fullmatch(r".*: class \d \(\d\.\d{3}\), \d \(\d\.\d{3}\)\n", capsys.readouterr().out)
     assert main(["predict", model, seven, "--json"]) == 0
-    assert list(json.loads(capsys.readouterr().out)[0]) == ["path", "class", "probabilities"]
+    assert list(json.loads(capsys.readouterr().out)[0]) == [
+        "path",
+        "class",
+        "probabilities",
+        "several",
+    ]
 
 
 def test_a_network_on_rows_of_an_image_is_welcome(seven, tmp_path, capsys):
