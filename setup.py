@@ -152,7 +152,7 @@ BUILDS_OF_KERNELS = {
         "-mavx512vl",
     ],
 }
-ONCE = ("atomic", "blas", "cpu", "op")
+ONCE = ("atomic", "blas", "cpu", "op", "team")
 
 
 def has_levels():

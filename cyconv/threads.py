@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 from pathlib import Path
+from typing import Any
 
 import threadpoolctl
 
@@ -96,11 +97,11 @@ def available_cores() -> int:
     return max(cores, 1)
 
 
-def _after_fork() -> None:
+def _after_fork_in_child() -> None:
     global _count, _alone
     _alone = _ran
     _count = 1
-    blas.reset()
+    blas.after_fork(True)
 
 
 def one_blas_thread() -> blas.OneThread:
@@ -119,8 +120,8 @@ def scipy_blas() -> list:
     return own or libraries
 
 
-def _thread_functions() -> list[tuple[int, int]]:
-    """Return where in memory the functions are that return and set BLAS's number of threads.
+def _functions() -> list[list[int]]:
+    """Return where in memory the functions of BLAS are that `blas.look_with` wants.
 
     Other BLAS libraries in the process than SciPy's, NumPy's or PyTorch's, are left alone.
     """
@@ -128,13 +129,14 @@ def _thread_functions() -> list[tuple[int, int]]:
     for library in scipy_blas():
         for names in _NAMES:
             if all(hasattr(library.dynlib, name) for name in names):
-                get, set_ = (
-                    ctypes.cast(getattr(library.dynlib, name), ctypes.c_void_p).value or 0
-                    for name in names
-                )
-                found.append((get, set_))
+                found.append([_address(library, name) for name in (*names, *_BUFFERS)])
                 break
     return found
+
+
+def _address(library: Any, name: str) -> int:
+    function = getattr(library.dynlib, name, None)
+    return 0 if function is None else ctypes.cast(function, ctypes.c_void_p).value or 0
 
 
 _NAMES = [
@@ -146,8 +148,11 @@ _NAMES = [
     ("MKL_Get_Max_Threads", "MKL_Set_Num_Threads"),
     ("flexiblas_get_num_threads", "flexiblas_set_num_threads"),
 ]
-blas.look_with(_thread_functions)
+_BUFFERS = "blas_memory_alloc", "blas_memory_free"  # of OpenBLAS
+blas.look_with(_functions)
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(
+        after_in_parent=lambda: blas.after_fork(False), after_in_child=_after_fork_in_child
+    )

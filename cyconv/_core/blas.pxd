@@ -1,4 +1,4 @@
 """One thread for BLAS while kernels run, which have threads of their own."""
 
-cdef int enter() except -1
-cdef void leave() noexcept
+cdef int enter(int threads) except -1
+cdef void leave(int threads) noexcept

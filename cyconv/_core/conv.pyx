@@ -8,6 +8,7 @@ from cyconv._core.convolution cimport Convolution, conv_backward, conv_forward
 from cyconv._core.columns cimport col2im_rows, im2col_rows, zero
 from cyconv._core.geometry cimport Geometry, is_identity
 from cyconv._core.real cimport real
+from cyconv._core.team cimport team
 from cyconv._core.tuning cimport MAX_IMAGES_PER_PART, PARTS_PER_THREAD
 
 
@@ -24,6 +25,7 @@ def im2col(
     """
     cdef Py_ssize_t t, begin, rows = x.shape[0] * geometry.OH
     cdef Py_ssize_t size = geometry.OW * geometry.KH * geometry.KW * geometry.C
+    team(threads)
     for t in prange(threads, nogil=True, schedule="static", num_threads=threads):
         begin = t * rows // threads
         im2col_rows(&x[0, 0, 0, 0], &cols[0, 0] + begin * size, &geometry, begin,
@@ -42,6 +44,7 @@ def col2im(
     Parallel over: images.          Retains: nothing.
     """
     cdef Py_ssize_t n, size = geometry.OH * geometry.OW * geometry.KH * geometry.KW * geometry.C
+    team(threads)
     for n in prange(x.shape[0], nogil=True, schedule="static", num_threads=threads):
         zero(&x[n, 0, 0, 0], x.shape[1] * x.shape[2] * x.shape[3])
         col2im_rows(&cols[0, 0] + n * size, &x[n, 0, 0, 0], &geometry, 0, geometry.OH)
@@ -81,11 +84,11 @@ def conv2d(
     conv.x, conv.weight, conv.bias = &x[0, 0, 0, 0], &weight[0, 0, 0, 0], &bias[0]
     conv.y, conv.slope = &y[0, 0, 0, 0], 1
     conv.g, conv.F, conv.tile = &geometry, weight.shape[3], tile
-    enter()
+    enter(threads)
     for t in prange((rows + part - 1) // part, nogil=True, schedule="dynamic",
                     num_threads=threads):
         forward_part(&conv, &cols[threadid(), 0], t * part, min((t + 1) * part, rows))
-    leave()
+    leave(threads)
 
 
 cdef void forward_part(
@@ -152,13 +155,13 @@ def conv2d_backward(
         conv.transposed = &transposed[0, 0]
     conv.dx = NULL if dx is None else &dx[0, 0, 0, 0]
     conv.g, conv.F, conv.tile = &geometry, weight.shape[3], tile
+    enter(threads)
     if height < geometry.OH:
         for line in prange(lines, nogil=True, schedule="static", num_threads=threads):
             zero(conv.dx + line * geometry.W * geometry.pitch, geometry.W * geometry.pitch)
-    enter()
     for phase in range(2 if height < geometry.OH else 1):
         for index in prange(accumulators.shape[0], nogil=True, schedule="dynamic",
                             num_threads=threads):
             add_gradients(&conv, &accumulators[index, 0], &cols[threadid(), 0], x.shape[0], height,
                           index, accumulators.shape[0], phase)
-    leave()
+    leave(threads)

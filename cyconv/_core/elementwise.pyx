@@ -6,6 +6,7 @@ from libc.stdint cimport int64_t
 
 from cyconv._core cimport pointwise
 from cyconv._core.real cimport real
+from cyconv._core.team cimport team, team_for
 from cyconv._core.tuning cimport CHUNK
 
 
@@ -21,8 +22,9 @@ def is_finite(const real[::1] x, int threads):
     Parallel over: elements.         Retains: nothing.
     """
     cdef Py_ssize_t chunk, bad = 0, begin, size = x.shape[0]
+    threads = team_for(size, threads)
     for chunk in prange((size + CHUNK - 1) // CHUNK, nogil=True, schedule="static",
-                        num_threads=threads if size > 4 * CHUNK else 1):
+                        num_threads=threads):
         begin = chunk * CHUNK
         bad += pointwise.not_finite(&x[begin], length_of(begin, size))
     return bad == 0
@@ -35,6 +37,7 @@ def leaky_relu(const real[::1] x, real[::1] y, double slope, int threads):
     Parallel over: elements.         Retains: nothing.
     """
     cdef Py_ssize_t chunk, begin, size = x.shape[0]
+    team(threads)
     for chunk in prange((size + CHUNK - 1) // CHUNK, nogil=True, schedule="static",
                         num_threads=threads):
         begin = chunk * CHUNK
@@ -50,6 +53,7 @@ def leaky_relu_backward(
     Parallel over: elements.         Retains: nothing.
     """
     cdef Py_ssize_t chunk, begin, size = x.shape[0]
+    team(threads)
     for chunk in prange((size + CHUNK - 1) // CHUNK, nogil=True, schedule="static",
                         num_threads=threads):
         begin = chunk * CHUNK
@@ -64,6 +68,7 @@ def softmax(const real[:, ::1] x, real[:, ::1] y, int threads):
     Parallel over: rows.             Retains: nothing.
     """
     cdef Py_ssize_t row
+    team(threads)
     for row in prange(x.shape[0], nogil=True, schedule="static", num_threads=threads):
         pointwise.softmax(&x[row, 0], &y[row, 0], 1, x.shape[1])
 
@@ -77,6 +82,7 @@ def softmax_backward(
     Parallel over: rows.             Retains: nothing.
     """
     cdef Py_ssize_t row
+    team(threads)
     for row in prange(y.shape[0], nogil=True, schedule="static", num_threads=threads):
         pointwise.softmax_backward(&y[row, 0], &dy[row, 0], &dx[row, 0], 1, y.shape[1])
 
@@ -94,6 +100,7 @@ def cross_entropy(
     cdef const double* weights = NULL
     if weight is not None:
         weights = &weight[0]
+    team(threads)
     for row in prange(rows, nogil=True, schedule="static", num_threads=threads):
         losses[row] = pointwise.cross_entropy(
             &logits[row, 0], &labels[row], &dlogits[row, 0], 1, logits.shape[1], scale, weights,
@@ -107,8 +114,9 @@ def add_up(real[:, ::1] accumulators, real[::1] total, int threads):
     Parallel over: elements.         Retains: nothing.
     """
     cdef Py_ssize_t chunk, begin, size = total.shape[0]
+    threads = team_for(size, threads)
     for chunk in prange((size + CHUNK - 1) // CHUNK, nogil=True, schedule="static",
-                        num_threads=threads if size > 4 * CHUNK else 1):
+                        num_threads=threads):
         begin = chunk * CHUNK
         pointwise.add_up(&accumulators[0, begin], &total[begin], length_of(begin, size),
                          accumulators.shape[0], size)
@@ -121,8 +129,9 @@ def from_pixels(const unsigned char[::1] pixels, real[::1] x, int threads):
     Parallel over: elements.         Retains: nothing.
     """
     cdef Py_ssize_t chunk, begin, size = x.shape[0]
+    threads = team_for(size, threads)
     for chunk in prange((size + CHUNK - 1) // CHUNK, nogil=True, schedule="static",
-                        num_threads=threads if size > 4 * CHUNK else 1):
+                        num_threads=threads):
         begin = chunk * CHUNK
         pointwise.from_pixels(&pixels[begin], &x[begin], length_of(begin, size))
 
@@ -137,8 +146,8 @@ def sum_of_squares(const real[::1] x, double[::1] sums, int threads):
     cdef Py_ssize_t length = max(1, (size + sums.shape[0] - 1) // sums.shape[0])
     cdef Py_ssize_t chunks = (size + length - 1) // length
     cdef double total = 0
-    for chunk in prange(chunks, nogil=True, schedule="static",
-                        num_threads=threads if size > 4 * CHUNK else 1):
+    threads = team_for(size, threads)
+    for chunk in prange(chunks, nogil=True, schedule="static", num_threads=threads):
         begin = chunk * length
         sums[chunk] = pointwise.sum_of_squares(&x[begin], min(length, size - begin))
     for chunk in range(chunks):
@@ -168,8 +177,9 @@ def adam(
     by.beta1, by.beta2, by.eps, by.clip = beta1, beta2, eps, clip
     by.keep = 1 - learning_rate * weight_decay
     cdef Py_ssize_t chunk, begin, size = parameters.shape[0]
+    threads = team_for(size, threads)
     for chunk in prange((size + CHUNK - 1) // CHUNK, nogil=True, schedule="static",
-                        num_threads=threads if size > 4 * CHUNK else 1):
+                        num_threads=threads):
         begin = chunk * CHUNK
         pointwise.adam(&parameters[begin], &gradients[begin], &m[begin], &v[begin],
                        length_of(begin, size), &by)
@@ -196,8 +206,9 @@ def sgd(
     cdef real* moving = NULL
     if velocity is not None and size > 0:
         moving = &velocity[0]
+    threads = team_for(size, threads)
     for chunk in prange((size + CHUNK - 1) // CHUNK, nogil=True, schedule="static",
-                        num_threads=threads if size > 4 * CHUNK else 1):
+                        num_threads=threads):
         begin = chunk * CHUNK
         pointwise.sgd(&parameters[begin], &gradients[begin],
                       NULL if moving == NULL else moving + begin, length_of(begin, size), &by)
@@ -211,7 +222,8 @@ def average(real[::1] mean, const real[::1] x, double share, int threads):
     Parallel over: elements.         Retains: nothing.
     """
     cdef Py_ssize_t chunk, begin, size = mean.shape[0]
+    threads = team_for(size, threads)
     for chunk in prange((size + CHUNK - 1) // CHUNK, nogil=True, schedule="static",
-                        num_threads=threads if size > 4 * CHUNK else 1):
+                        num_threads=threads):
         begin = chunk * CHUNK
         pointwise.average(&mean[begin], &x[begin], length_of(begin, size), <real> share)

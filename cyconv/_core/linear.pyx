@@ -62,10 +62,10 @@ def forward(
     cdef Linear layer
     layer.N, layer.K, layer.F, layer.slope = x.shape[0], x.shape[1], F, <real> slope
     layer.x, layer.weight, layer.bias, layer.y = &x[0, 0], &weight[0, 0], &bias[0], &y[0, 0]
-    enter()
+    enter(threads)
     for t in prange((F + tile - 1) // tile, nogil=True, schedule="dynamic", num_threads=threads):
         forward_tile(&layer, t * tile, min(tile, F - t * tile))
-    leave()
+    leave(threads)
 
 
 cdef void weight_tile(const Linear* layer, Py_ssize_t k, Py_ssize_t height) noexcept nogil:
@@ -134,13 +134,13 @@ def backward(
         &x[0, 0], &weight[0, 0], &dy[0, 0], &dweight[0, 0])
     layer.dy_transposed = &dy_transposed[0]
     layer.dx = NULL if dx is None else &dx[0, 0]
+    enter(threads)
     if layer.dx != NULL and is_transposed(N):
         # dyᵀ of a few images at a time: a large row stride would map to few cache sets.
         for t in prange((N + dx_images - 1) // dx_images, nogil=True, num_threads=threads):
             n = t * dx_images
             transpose(&dy[n, 0], &dy_transposed[0] + n * F, min(dx_images, N - n), F,
                       min(dx_images, N - n))
-    enter()
     for t in prange((1 if dx is None else 2) * tiles + 1, nogil=True, schedule="dynamic",
                     num_threads=threads):
         k = (t % tiles) * tile
@@ -150,4 +150,4 @@ def backward(
             input_tile(&layer, &dx_transposed[threadid(), 0], k, min(tile, K - k))
         else:
             column_sums(&dy[0, 0], &dbias[0], N, F, False)
-    leave()
+    leave(threads)

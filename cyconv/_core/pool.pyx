@@ -10,6 +10,7 @@ from cyconv._core.pooling cimport (
     max_pool_rows,
 )
 from cyconv._core.real cimport real
+from cyconv._core.team cimport team
 
 
 def max_pool2d(
@@ -24,6 +25,7 @@ def max_pool2d(
     Parallel over: output rows (n, oh).   Retains: nothing.
     """
     cdef Py_ssize_t t, rows = x.shape[0] * geometry.OH
+    team(threads)
     for t in prange(threads, nogil=True, schedule="static", num_threads=threads):
         max_pool_rows(&x[0, 0, 0, 0], &y[0, 0, 0, 0], &geometry, t * rows // threads,
                       (t + 1) * rows // threads)
@@ -43,6 +45,7 @@ def max_pool2d_backward(
     Parallel over: images.         Retains: nothing.
     """
     cdef Py_ssize_t n
+    team(threads)
     for n in prange(x.shape[0], nogil=True, schedule="static", num_threads=threads):
         max_pool_backward(&x[n, 0, 0, 0], &y[n, 0, 0, 0], &dy[n, 0, 0, 0], &dx[n, 0, 0, 0],
                           &geometry, 1)
@@ -60,6 +63,7 @@ def avg_pool2d(
     Parallel over: output rows (n, oh).   Retains: nothing.
     """
     cdef Py_ssize_t t, rows = x.shape[0] * geometry.OH
+    team(threads)
     for t in prange(threads, nogil=True, schedule="static", num_threads=threads):
         avg_pool_rows(&x[0, 0, 0, 0], &y[0, 0, 0, 0], &geometry, t * rows // threads,
                       (t + 1) * rows // threads)
@@ -77,5 +81,6 @@ def avg_pool2d_backward(
     Parallel over: images.         Retains: nothing.
     """
     cdef Py_ssize_t n
+    team(threads)
     for n in prange(dx.shape[0], nogil=True, schedule="static", num_threads=threads):
         avg_pool_backward(&dy[n, 0, 0, 0], &dx[n, 0, 0, 0], &geometry, 1)

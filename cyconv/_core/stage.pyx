@@ -13,6 +13,7 @@ from cyconv._core cimport pointwise
 from cyconv._core.blas cimport enter, leave
 from cyconv._core.op cimport BACKWARD, FORWARD, Op, Pass
 from cyconv._core.real cimport real
+from cyconv._core.team cimport team_for
 from cyconv._core.tuning cimport CHUNK
 
 cdef enum:
@@ -195,11 +196,11 @@ cdef class Stage:
             p = task.template
             self.place(&task, &self.node[i], &p, task.frames, task.scratch)
             (<Op> self.node[i].op).prepare(&p, phases)
-        enter()
-        for index in prange(accumulators, nogil=True, schedule="dynamic",
-                            num_threads=min(batch.threads, <int> accumulators)):
+        cdef int threads = <int> min(batch.threads, accumulators)
+        enter(threads)
+        for index in prange(accumulators, nogil=True, schedule="dynamic", num_threads=threads):
             self.run_accumulator(&task, index, threadid())
-        leave()
+        leave(threads)
         for i in range(self.count):
             p = task.template
             self.place(&task, &self.node[i], &p, task.frames, task.scratch)
@@ -210,13 +211,14 @@ cdef class Stage:
             for begin, to, size in self.segments:
                 self.add_gradients(&task, begin, batch.gradients, to, size, batch.threads)
 
-    cdef void add_gradients(
+    cdef int add_gradients(
         self, const Task* task, Py_ssize_t begin, real[::1] gradients, Py_ssize_t to,
         Py_ssize_t size, int threads,
-    ):
+    ) except -1:
         cdef Py_ssize_t chunk, offset
+        threads = team_for(size, threads)
         for chunk in prange((size + CHUNK - 1) // CHUNK, nogil=True, schedule="static",
-                            num_threads=threads if size > 4 * CHUNK else 1):
+                            num_threads=threads):
             offset = chunk * CHUNK
             pointwise.add_up(
                 task.accumulators + begin + offset, &gradients[to + offset],
