@@ -44,6 +44,8 @@ def evaluate(self: Network, x: ArrayLike, labels: ArrayLike) -> tuple[float, flo
 def predict(self: Network, x: ArrayLike) -> np.ndarray:
     """Return the most probable class of each image.
 
+    In float32 the answer to an image has the same bits whatever images are with it.
+
     Parameters
     ----------
     x : ndarray of shape (N, *input_shape), float32 or uint8

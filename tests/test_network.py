@@ -47,6 +47,15 @@ def test_gradients_of_a_whole_network_are_the_differences_of_its_loss(name, coun
         check_gradient(loss, parameter, gradients[key], key, most=most)
 
 
+def test_the_answer_to_an_image_does_not_depend_on_the_batch_around_it(name):
+    net = network(name)
+    x, _ = batch(net, images=33)
+    together = net.forward(x)
+    for images in (1, 2, 5, 13, 32):
+        parts = [net.forward(x[first : first + images]) for first in range(0, len(x), images)]
+        np.testing.assert_array_equal(np.concatenate(parts), together, err_msg=f"{images} at once")
+
+
 @pytest.mark.parametrize("images", (2, 37, 300))
 def test_a_training_step_is_forward_backward_and_adam(name, images):
     net = network(name)

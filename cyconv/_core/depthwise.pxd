@@ -10,9 +10,9 @@ from cyconv._core.axis cimport Axis, Range, axis_across, axis_down, readers, sam
 from cyconv._core.columns cimport zero
 from cyconv._core.geometry cimport Geometry, is_identity
 from cyconv._core.kernel cimport kernel
-from cyconv._core.packs cimport PACK, pack, pack_leaky, pack_load, pack_store
 from cyconv._core.real cimport real
 from cyconv._core.tuning cimport DEPTHWISE_LINE_TAPS, DEPTHWISE_PIXELS, DEPTHWISE_TAPS
+from cyconv._core.vectors cimport VECTOR_LENGTH, leaky, load, store, vector
 
 
 cdef struct Sweep:
@@ -138,9 +138,9 @@ cdef inline void sweep_channels(
     const Sweep* s, Py_ssize_t i, Py_ssize_t pixels, Py_ssize_t width, Py_ssize_t F,
 ) noexcept nogil:
     cdef Py_ssize_t f = 0
-    while f + PACK <= F:
-        sweep(s, i, pixels, width, f, PACK)
-        f += PACK
+    while f + VECTOR_LENGTH <= F:
+        sweep(s, i, pixels, width, f, VECTOR_LENGTH)
+        f += VECTOR_LENGTH
     if f < F:
         sweep(s, i, pixels, width, f, F - f)
 
@@ -154,33 +154,33 @@ cdef inline void sweep(
     pixel: each is read once.
     """
     cdef Py_ssize_t row, p, k, _
-    cdef pack[DEPTHWISE_PIXELS] total
-    cdef pack[DEPTHWISE_LINE_TAPS] factors
-    cdef pack factor, value
+    cdef vector[DEPTHWISE_PIXELS] total
+    cdef vector[DEPTHWISE_LINE_TAPS] factors
+    cdef vector factor, value
     cdef const real* source
     cdef const real* weight
     for p in range(pixels):
-        total[p] = pack_load(s.start + (i + p) * s.start_step + f, n)
+        total[p] = load(s.start + (i + p) * s.start_step + f, n)
     for row in range(s.rows.begin, s.rows.end):
         source = s.source + row * s.down + s.columns.begin * s.across + i * s.source_step + f
         weight = s.weight + row * s.weight_down + s.columns.begin * s.weight_across + f
         if width:
             for k in range(width):
-                factors[k] = pack_load(weight + k * s.weight_across, n)
+                factors[k] = load(weight + k * s.weight_across, n)
             for p in range(pixels + width - 1):
-                value = pack_load(source + p * s.across, n)
+                value = load(source + p * s.across, n)
                 for k in range(width):
                     if 0 <= p - k < pixels:
                         total[p - k] = total[p - k] + value * factors[k]
         else:
             for _ in range(s.columns.end - s.columns.begin):
-                factor = pack_load(weight, n)
+                factor = load(weight, n)
                 for p in range(pixels):
-                    total[p] = total[p] + pack_load(source + p * s.source_step, n) * factor
+                    total[p] = total[p] + load(source + p * s.source_step, n) * factor
                 source += s.across
                 weight += s.weight_across
     for p in range(pixels):
-        pack_store(s.target + (i + p) * s.target_step + f, pack_leaky(total[p], s.slope), n)
+        store(s.target + (i + p) * s.target_step + f, leaky(total[p], s.slope), n)
 
 
 cdef inline kernel depthwise_weight(
@@ -246,29 +246,29 @@ cdef inline void weight_channels(
     Py_ssize_t pixels, Py_ssize_t taps,
 ) noexcept nogil:
     cdef Py_ssize_t f = 0
-    while f + PACK <= g.pitch:
-        weight_pack(corner + f, dy + f, dw + f, at, g, pixels, taps, PACK)
-        f += PACK
+    while f + VECTOR_LENGTH <= g.pitch:
+        weight_vector(corner + f, dy + f, dw + f, at, g, pixels, taps, VECTOR_LENGTH)
+        f += VECTOR_LENGTH
     if f < g.pitch:
-        weight_pack(corner + f, dy + f, dw + f, at, g, pixels, taps, g.pitch - f)
+        weight_vector(corner + f, dy + f, dw + f, at, g, pixels, taps, g.pitch - f)
 
 
-cdef inline void weight_pack(
+cdef inline void weight_vector(
     const real* x, const real* dy, real* dw, const TapPlaces* at, const Geometry* g,
     Py_ssize_t pixels, Py_ssize_t taps, Py_ssize_t n,
 ) noexcept nogil:
     """n channels of some taps, a number that the compiler sees."""
     # forward: y[p] += x[p + at.x[i]] * weight[at.weight[i]]
     cdef Py_ssize_t step = g.stride_w * g.pitch, i, _
-    cdef pack[DEPTHWISE_TAPS] total
-    cdef pack slope
+    cdef vector[DEPTHWISE_TAPS] total
+    cdef vector slope
     for i in range(taps):
-        total[i] = pack_load(dw + at.weight[i], n)
+        total[i] = load(dw + at.weight[i], n)
     for _ in range(pixels):
-        slope = pack_load(dy, n)
+        slope = load(dy, n)
         for i in range(taps):
-            total[i] = total[i] + pack_load(x + at.x[i], n) * slope
+            total[i] = total[i] + load(x + at.x[i], n) * slope
         x += step
         dy += g.pitch
     for i in range(taps):
-        pack_store(dw + at.weight[i], total[i], n)
+        store(dw + at.weight[i], total[i], n)

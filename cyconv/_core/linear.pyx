@@ -10,9 +10,9 @@ from cython.parallel cimport prange, threadid
 from cyconv._core.blas cimport enter, leave
 from cyconv._core.gemm cimport gemm
 from cyconv._core.pointwise cimport bias_leaky_relu, column_sums
-from cyconv._core.products cimport Operands, fills_vectors, multiply, transpose
+from cyconv._core.products cimport Operands, fills_vectors, has_vectors, multiply, transpose
 from cyconv._core.real cimport real
-from cyconv._core.vectors cimport CYCONV_VECTORS, VECTOR_FLOATS
+from cyconv._core.vectors cimport VECTOR_LENGTH
 
 
 cdef struct Linear:
@@ -36,7 +36,7 @@ cdef void forward_tile(const Linear* layer, Py_ssize_t f, Py_ssize_t width) noex
     cdef Operands operands = Operands(
         layer.x, K, 1, layer.weight + f, F, layer.y + f, F, N, K, width, False)
     # y = x @ weight
-    if fills_vectors(width):
+    if has_vectors():
         multiply(&operands)
     else:
         gemm(False, False, N, width, K, layer.x, K, layer.weight + f, F, 0, layer.y + f, F)
@@ -83,7 +83,7 @@ cdef void weight_tile(const Linear* layer, Py_ssize_t k, Py_ssize_t height) noex
 
 cdef inline bint is_transposed(Py_ssize_t N) noexcept nogil:
     """Tell whether dxᵀ = weight · dyᵀ is computed, with images that fill vectors."""
-    return CYCONV_VECTORS and N > VECTOR_FLOATS // 2
+    return has_vectors() and N > VECTOR_LENGTH // 2
 
 
 cdef void input_tile(

@@ -1,6 +1,6 @@
 """The products of a convolution with 4 or 8 filters, where one vector holds several taps.
 
-The weights of VECTOR_FLOATS/F taps fill a vector. Transposed, so that the taps of one filter are
+The weights of VECTOR_LENGTH/F taps fill a vector. Transposed, so that the taps of one filter are
 neighbours, they meet as many neighbouring floats of the image, which a single load broadcasts to
 all filters: no float is moved inside a vector. The taps of a kernel line are neighbours in the
 image already, so the windows are read from there, and no column is ever made. A column matrix is
@@ -15,27 +15,26 @@ from cyconv._core.kernel cimport kernel
 from cyconv._core.real cimport real
 from cyconv._core.tuning cimport PACKED_PIXELS, PACKED_TILE
 from cyconv._core.vectors cimport (
-    CYCONV_VECTORS,
-    VECTOR_FLOATS,
-    broadcast,
+    VECTOR_LENGTH,
     duplicate_each,
     horizontal_add,
     load,
+    repeat,
+    repeat_taps,
     store,
     transpose_vector,
     vector,
-    zeros,
 )
 
 
 cdef inline bint is_packed(Py_ssize_t K, Py_ssize_t F) noexcept nogil:
     """Tell whether one vector holds several taps of all F filters."""
-    return CYCONV_VECTORS and (F == 4 or F == 8) and F < VECTOR_FLOATS and VECTOR_FLOATS <= K * F
+    return (F == 4 or F == 8) and F < VECTOR_LENGTH and VECTOR_LENGTH <= K * F
 
 
 cdef inline bint reads_image(const Geometry* g, Py_ssize_t F) noexcept nogil:
     """Tell whether the products take the windows from the image, where all of them lie inside."""
-    return (is_packed(g.KH * g.KW * g.C, F) and g.KW * g.C % (VECTOR_FLOATS // F) == 0
+    return (is_packed(g.KH * g.KW * g.C, F) and g.KW * g.C % (VECTOR_LENGTH // F) == 0
             and has_runs(g)
             and g.pad_top == 0 and (g.OH - 1) * g.stride_h + g.KH <= g.H
             and g.pad_left == 0 and (g.OW - 1) * g.stride_w + g.KW <= g.W)
@@ -93,19 +92,19 @@ cdef inline void forward_pixels(
     const real** corner, const real* w, real* y, const Geometry* g, Py_ssize_t pixels,
     Py_ssize_t F,
 ) noexcept nogil:
-    cdef Py_ssize_t taps = VECTOR_FLOATS // F, run = g.KW * g.C, line = g.W * g.C, kh, k, i, f
+    cdef Py_ssize_t taps = VECTOR_LENGTH // F, run = g.KW * g.C, line = g.W * g.C, kh, k, i, f
     cdef vector[PACKED_TILE] total
     cdef vector weight
     cdef const real* place[PACKED_TILE]   # moved from line to line: half the registers
     for i in range(pixels):
         place[i] = corner[i]
-        total[i] = zeros()
+        total[i] = repeat(0)
     for kh in range(g.KH):
         k = 0
         while k + taps <= run:
-            weight = transpose_vector(load(w + (kh * run + k) * F), F)
+            weight = transpose_vector(load(w + (kh * run + k) * F, VECTOR_LENGTH), F)
             for i in range(pixels):
-                total[i] = total[i] + broadcast(place[i] + k, taps) * weight
+                total[i] = total[i] + repeat_taps(place[i] + k, taps) * weight
             k += taps
         for i in range(pixels):
             place[i] += line
@@ -136,7 +135,7 @@ cdef inline void weight_rows(
     Py_ssize_t F,
 ) noexcept nogil:
     """PACKED_TILE vectors of dw at once."""
-    cdef Py_ssize_t taps = VECTOR_FLOATS // F, K = g.KH * g.KW * g.C, vectors = K // taps
+    cdef Py_ssize_t taps = VECTOR_LENGTH // F, K = g.KH * g.KW * g.C, vectors = K // taps
     cdef Py_ssize_t rows = max(1, PACKED_PIXELS // g.OW)
     cdef Py_ssize_t row = begin, stop, v, k
     while row < end:
@@ -159,25 +158,25 @@ cdef inline void weight_taps(
     Py_ssize_t vectors, Py_ssize_t F,
 ) noexcept nogil:
     """The vectors v, v + 1, ... of dw."""
-    cdef Py_ssize_t taps = VECTOR_FLOATS // F, run = g.KW * g.C, row, i, _
+    cdef Py_ssize_t taps = VECTOR_LENGTH // F, run = g.KW * g.C, row, i, _
     cdef Py_ssize_t[PACKED_TILE] place
     cdef vector[PACKED_TILE] total
     cdef vector gradient
     cdef const real* corner
-    dw += v * VECTOR_FLOATS
+    dw += v * VECTOR_LENGTH
     for i in range(vectors):
-        total[i] = transpose_vector(load(dw + i * VECTOR_FLOATS), F)
+        total[i] = transpose_vector(load(dw + i * VECTOR_LENGTH, VECTOR_LENGTH), F)
         place[i] = (v + i) * taps // run * g.W * g.C + (v + i) * taps % run
     for row in range(rows.begin, rows.end):
         corner = line_of(x, g, row)
         for _ in range(g.OW):
             gradient = duplicate_each(dy, F)
             for i in range(vectors):
-                total[i] = total[i] + broadcast(corner + place[i], taps) * gradient
+                total[i] = total[i] + repeat_taps(corner + place[i], taps) * gradient
             corner += g.stride_w * g.C
             dy += F
     for i in range(vectors):
-        store(dw + i * VECTOR_FLOATS, transpose_vector(total[i], taps))
+        store(dw + i * VECTOR_LENGTH, transpose_vector(total[i], taps), VECTOR_LENGTH)
 
 
 cdef inline void weight_tap(

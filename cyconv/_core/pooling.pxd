@@ -10,17 +10,17 @@ from cyconv._core.axis cimport Axis, Range, axis_across, axis_down, taps_at
 from cyconv._core.columns cimport zero
 from cyconv._core.geometry cimport Geometry
 from cyconv._core.kernel cimport kernel
-from cyconv._core.packs cimport (
-    PACK,
-    pack,
-    pack_at,
-    pack_fill,
-    pack_larger,
-    pack_load,
-    pack_not_at,
-    pack_store,
-)
 from cyconv._core.real cimport real
+from cyconv._core.vectors cimport (
+    VECTOR_LENGTH,
+    drop_largest,
+    keep_largest,
+    larger,
+    load,
+    repeat,
+    store,
+    vector,
+)
 
 cdef enum Kind:
     MAX_FORWARD
@@ -146,9 +146,9 @@ cdef inline void window(
 ) noexcept nogil:
     """All channels of a window: its first tap is element `at` of x, its output element `o` of y."""
     cdef Py_ssize_t c = 0
-    while c + PACK <= p.g.C:
-        channels(p, at + c, o + c, height, width, which, PACK)
-        c += PACK
+    while c + VECTOR_LENGTH <= p.g.C:
+        channels(p, at + c, o + c, height, width, which, VECTOR_LENGTH)
+        c += VECTOR_LENGTH
     if c < p.g.C:
         channels(p, at + c, o + c, height, width, which, p.g.C - c)
 
@@ -158,39 +158,39 @@ cdef inline void channels(
     Py_ssize_t n,
 ) noexcept nogil:
     cdef Py_ssize_t C = p.g.C, line = p.g.W * C, kh, kw
-    cdef pack total, share
+    cdef vector total, share
     if which == MAX_FORWARD:
-        total = pack_fill(<real> -INFINITY)
+        total = repeat(<real> -INFINITY)
         for kh in range(height):
             for kw in range(width):
-                total = pack_larger(total, pack_load(p.x + at + kh * line + kw * C, n))
-        pack_store(p.out + o, total, n)
+                total = larger(total, load(p.x + at + kh * line + kw * C, n))
+        store(p.out + o, total, n)
     elif which == AVG_FORWARD:
-        total = pack_fill(0)
+        total = repeat(0)
         for kh in range(height):
             for kw in range(width):
-                total = total + pack_load(p.x + at + kh * line + kw * C, n)
-        pack_store(p.out + o, total / pack_fill(<real> (height * width)), n)
+                total = total + load(p.x + at + kh * line + kw * C, n)
+        store(p.out + o, total / repeat(<real> (height * width)), n)
     else:
         # forward: out[o] = x of the first maximum, or the sum of x[at + ...] / (height * width)
-        total = share = pack_load(p.dy + o, n)
+        total = share = load(p.dy + o, n)
         if which == AVG_BACKWARD:
-            share = share / pack_fill(<real> (height * width))
+            share = share / repeat(<real> (height * width))
         else:
-            total = pack_load(p.y + o, n)   # the largest
+            total = load(p.y + o, n)   # the largest
         for kh in range(height):
             for kw in range(width):
                 put(p, at + kh * line + kw * C, total, &share, which, n)
 
 
 cdef inline void put(
-    const Pool* p, Py_ssize_t at, pack largest, pack* share, Kind which, Py_ssize_t n,
+    const Pool* p, Py_ssize_t at, vector largest, vector* share, Kind which, Py_ssize_t n,
 ) noexcept nogil:
     """Give a pixel its share; that of a maximum is used up with the first one."""
-    cdef pack value = share[0]
+    cdef vector value = share[0]
     if which == MAX_BACKWARD:
-        value = pack_at(pack_load(p.x + at, n), largest, share[0])
-        share[0] = pack_not_at(pack_load(p.x + at, n), largest, share[0])
+        value = keep_largest(load(p.x + at, n), largest, share[0])
+        share[0] = drop_largest(load(p.x + at, n), largest, share[0])
     if p.adds:
-        value = pack_load(p.out + at, n) + value
-    pack_store(p.out + at, value, n)
+        value = load(p.out + at, n) + value
+    store(p.out + at, value, n)

@@ -3,17 +3,17 @@
 A general sgemm copies both operands into an order of its own before it multiplies. Here they lie in
 the right order already: the F weights of a tap are neighbours, and so are the F gradients of a
 pixel. A tile of the result stays in registers; for each step of the sum a row of the right-hand
-matrix is read as vectors and each element of the left-hand one is broadcast over a vector. 4 or 8
-filters have kernels of their own in packed.pxd, and y with filters that fill vectors is computed
-without columns, in windows.pxd. BLAS takes over without AVX2, in double, and where the filters
-leave half of a vector empty.
+matrix is read as vectors and each element of the left-hand one is broadcast over a vector. Where a
+vector holds 4 or 8 filters more than once packed.pxd takes over, and y is mostly computed without
+columns, in windows.pxd. BLAS has the products in double, and the gradients of filters or taps that
+leave half of a vector empty; not y, each sum of which has one order, whatever images are with it.
 """
 
 from cyconv._core.gemm cimport gemm
 from cyconv._core.geometry cimport Geometry
 from cyconv._core.kernel cimport kernel
 from cyconv._core.packed cimport as_image, is_packed, packed_forward, packed_weight
-from cyconv._core.real cimport real
+from cyconv._core.real cimport SINGLE, real
 from cyconv._core.tuning cimport (
     DEPTH,
     FOUR_ROWS,
@@ -24,22 +24,23 @@ from cyconv._core.tuning cimport (
     TWO_ROWS,
 )
 from cyconv._core.vectors cimport (
-    CYCONV_VECTORS,
     ROW_VECTORS,
-    VECTOR_FLOATS,
-    broadcast,
+    VECTOR_LENGTH,
     load,
-    load_masked,
+    repeat,
     store,
-    store_masked,
     vector,
-    zeros,
 )
+
+
+cdef inline bint has_vectors() noexcept nogil:
+    """Tell whether `multiply` is worth calling: in double and without vectors BLAS is faster."""
+    return SINGLE and VECTOR_LENGTH > 1
 
 
 cdef inline bint fills_vectors(Py_ssize_t n) noexcept nogil:
     """Tell whether n floats are whole vectors, or more than half of the last one."""
-    return CYCONV_VECTORS and (n % VECTOR_FLOATS == 0 or n % VECTOR_FLOATS > VECTOR_FLOATS // 2)
+    return has_vectors() and (n % VECTOR_LENGTH == 0 or n % VECTOR_LENGTH > VECTOR_LENGTH // 2)
 
 
 cdef struct Product:
@@ -71,9 +72,14 @@ cdef inline void times_weight(
 ) noexcept nogil:
     """y = cols · weight, with cols of shape (rows, K) and weight (K, F)."""
     cdef Geometry g
+    cdef Operands operands
     if is_packed(p.K, p.F) and is_whole(p):
         g = as_image(p.rows, p.K)
         packed_forward(cols, weight, y, &g, 0, p.rows, p.F)
+    elif has_vectors():
+        operands = Operands(cols, p.column_pitch, 1, weight, p.filter_pitch, y, p.filter_pitch,
+                            p.rows, p.K, p.F, False)
+        multiply(&operands)
     else:
         gemm(False, False, p.rows, p.F, p.K, cols, p.column_pitch, weight, p.filter_pitch, 0,
              y, p.filter_pitch)
@@ -120,21 +126,22 @@ cdef inline kernel multiply(const Operands* operands) noexcept nogil:
     """c (+)= a · b, panel after panel of columns, each sum in the order of s."""
     cdef Operands m = operands[0]   # which stays in registers: nothing else points to it
     cdef Py_ssize_t left = m.columns
-    while left >= ROW_VECTORS * VECTOR_FLOATS:
-        panel(m, ROW_VECTORS, VECTOR_FLOATS)
-        m.b += ROW_VECTORS * VECTOR_FLOATS
-        m.c += ROW_VECTORS * VECTOR_FLOATS
-        left -= ROW_VECTORS * VECTOR_FLOATS
-    while left >= NARROW_VECTORS * VECTOR_FLOATS:
-        panel(m, NARROW_VECTORS, VECTOR_FLOATS)
-        m.b += NARROW_VECTORS * VECTOR_FLOATS
-        m.c += NARROW_VECTORS * VECTOR_FLOATS
-        left -= NARROW_VECTORS * VECTOR_FLOATS
-    while left > 0:
-        panel(m, 1, min(VECTOR_FLOATS, left))
-        m.b += VECTOR_FLOATS
-        m.c += VECTOR_FLOATS
-        left -= VECTOR_FLOATS
+    while left >= ROW_VECTORS * VECTOR_LENGTH:
+        panel(m, ROW_VECTORS, VECTOR_LENGTH)
+        m.b += ROW_VECTORS * VECTOR_LENGTH
+        m.c += ROW_VECTORS * VECTOR_LENGTH
+        left -= ROW_VECTORS * VECTOR_LENGTH
+    while left >= NARROW_VECTORS * VECTOR_LENGTH:
+        panel(m, NARROW_VECTORS, VECTOR_LENGTH)
+        m.b += NARROW_VECTORS * VECTOR_LENGTH
+        m.c += NARROW_VECTORS * VECTOR_LENGTH
+        left -= NARROW_VECTORS * VECTOR_LENGTH
+    if left > VECTOR_LENGTH:
+        panel(m, 2, left - VECTOR_LENGTH)
+    elif left == VECTOR_LENGTH:
+        panel(m, 1, VECTOR_LENGTH)
+    elif left > 0:
+        panel(m, 1, left)
 
 
 cdef inline void panel(Operands m, Py_ssize_t vectors, Py_ssize_t floats) noexcept nogil:
@@ -175,7 +182,7 @@ cdef inline void register_tile(
     """A tile of c in registers, from its row r on.
 
     `rows` and `vectors` are numbers that the compiler sees. The last vector of a row has `floats`
-    floats: VECTOR_FLOATS unless `vectors` is 1.
+    floats: VECTOR_LENGTH, which it sees as well, or fewer.
     """
     # An array for each column of vectors and no loop inside a loop over rows: so gcc unrolls the
     # loops over rows early enough to keep all arrays in registers.
@@ -183,28 +190,29 @@ cdef inline void register_tile(
     cdef const real* a = m.a + r * a_row
     cdef const real* b = m.b
     cdef real* c = m.c + r * c_row
+    cdef Py_ssize_t n0 = floats if vectors == 1 else VECTOR_LENGTH
+    cdef Py_ssize_t n1 = floats if vectors == 2 else VECTOR_LENGTH
     cdef vector[NARROW_TILE_ROWS] t0, t1
     cdef vector[TILE_ROWS] t2, t3
     cdef vector r0, r1, r2, r3, element
     for i in range(rows):
-        if m.accumulate:
-            t0[i] = load_masked(c + i * c_row, floats) if vectors == 1 else load(c + i * c_row)
-        else:
-            t0[i] = zeros()
+        t0[i] = load(c + i * c_row, n0) if m.accumulate else repeat(0)
         if vectors > 1:
-            t1[i] = load(c + i * c_row + VECTOR_FLOATS) if m.accumulate else zeros()
+            t1[i] = load(c + i * c_row + VECTOR_LENGTH, n1) if m.accumulate else repeat(0)
         if vectors > 2:
-            t2[i] = load(c + i * c_row + 2 * VECTOR_FLOATS) if m.accumulate else zeros()
-            t3[i] = load(c + i * c_row + 3 * VECTOR_FLOATS) if m.accumulate else zeros()
+            t2[i] = (load(c + i * c_row + 2 * VECTOR_LENGTH, VECTOR_LENGTH) if m.accumulate
+                     else repeat(0))
+            t3[i] = (load(c + i * c_row + 3 * VECTOR_LENGTH, VECTOR_LENGTH) if m.accumulate
+                     else repeat(0))
     for s in range(m.steps):
-        r0 = load_masked(b + s * b_step, floats) if vectors == 1 else load(b + s * b_step)
+        r0 = load(b + s * b_step, n0)
         if vectors > 1:
-            r1 = load(b + s * b_step + VECTOR_FLOATS)
+            r1 = load(b + s * b_step + VECTOR_LENGTH, n1)
         if vectors > 2:
-            r2 = load(b + s * b_step + 2 * VECTOR_FLOATS)
-            r3 = load(b + s * b_step + 3 * VECTOR_FLOATS)
+            r2 = load(b + s * b_step + 2 * VECTOR_LENGTH, VECTOR_LENGTH)
+            r3 = load(b + s * b_step + 3 * VECTOR_LENGTH, VECTOR_LENGTH)
         for i in range(rows):
-            element = broadcast(a + i * a_row + s * a_step, 1)
+            element = repeat(a[i * a_row + s * a_step])
             t0[i] = t0[i] + element * r0
             if vectors > 1:
                 t1[i] = t1[i] + element * r1
@@ -212,15 +220,12 @@ cdef inline void register_tile(
                 t2[i] = t2[i] + element * r2
                 t3[i] = t3[i] + element * r3
     for i in range(rows):
-        if vectors == 1:
-            store_masked(c + i * c_row, t0[i], floats)
-        else:
-            store(c + i * c_row, t0[i])
+        store(c + i * c_row, t0[i], n0)
         if vectors > 1:
-            store(c + i * c_row + VECTOR_FLOATS, t1[i])
+            store(c + i * c_row + VECTOR_LENGTH, t1[i], n1)
         if vectors > 2:
-            store(c + i * c_row + 2 * VECTOR_FLOATS, t2[i])
-            store(c + i * c_row + 3 * VECTOR_FLOATS, t3[i])
+            store(c + i * c_row + 2 * VECTOR_LENGTH, t2[i], VECTOR_LENGTH)
+            store(c + i * c_row + 3 * VECTOR_LENGTH, t3[i], VECTOR_LENGTH)
 
 
 cdef inline kernel transpose(

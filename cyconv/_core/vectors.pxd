@@ -1,81 +1,189 @@
-"""Vectors of the level's full length, as registers hold them."""
+"""Vectors of the level's full length: float, or double in its build.
+
+VECTOR_LENGTH is the number of elements in a vector. It is 1 for compilers that have no vectors in
+C. `n` elements of a vector are loaded or stored: all, or those that are left.
+"""
 
 from cyconv._core.real cimport real
 
 
 cdef extern from *:
     """
-    #if defined(__AVX2__) && defined(__GNUC__) && CYCONV_SINGLE
-    #include <immintrin.h>
-    #include <string.h>
-    #define CYCONV_VECTORS 1
-    /* Vectors in the row of a full register tile (tuning.pxd). */
-    #if defined(__AVX512F__)
-    #define CYCONV_VECTOR_FLOATS 16
-    #define CYCONV_ROW_VECTORS 4
+    #if !defined(__GNUC__)
+    #define CYCONV_VECTOR_LENGTH 1
+    #elif !CYCONV_SINGLE
+    #define CYCONV_VECTOR_LENGTH 2
+    #elif defined(__AVX512F__)
+    #define CYCONV_VECTOR_LENGTH 16
+    #elif defined(__AVX2__)
+    #define CYCONV_VECTOR_LENGTH 8
     #else
-    #define CYCONV_VECTOR_FLOATS 8
-    #define CYCONV_ROW_VECTORS 2
+    #define CYCONV_VECTOR_LENGTH 4
     #endif
-    /* A vector of the level's full length, at any address. */
-    typedef float cyconv_vector
-        __attribute__((vector_size(4 * CYCONV_VECTOR_FLOATS), aligned(4), may_alias));
+    /* Vectors in the row of a full register tile (tuning.pxd). */
+    #define CYCONV_ROW_VECTORS (CYCONV_VECTOR_LENGTH == 16 ? 4 : 2)
 
-    static inline cyconv_vector cyconv_zeros(void)
+    #if CYCONV_VECTOR_LENGTH == 1
+    typedef cyconv_real cyconv_vector;
+    typedef int cyconv_mask;
+    #define cyconv_repeat(a) (a)
+    #define cyconv_pick(mask, a, b) ((mask) ? (a) : (b))
+    #define CYCONV_IS_ALL(n) ((n) == 1)
+    #else
+    /* A vector at any address. */
+    typedef cyconv_real cyconv_vector __attribute__((
+        vector_size(CYCONV_VECTOR_LENGTH * sizeof(cyconv_real)), aligned(sizeof(cyconv_real)),
+        may_alias));
+    #if CYCONV_SINGLE
+    typedef int cyconv_mask __attribute__((vector_size(sizeof(cyconv_vector))));
+    #else
+    typedef long long cyconv_mask __attribute__((vector_size(sizeof(cyconv_vector))));
+    #endif
+    #define CYCONV_IS_ALL(n) (__builtin_constant_p(n) && (n) == CYCONV_VECTOR_LENGTH)
+    static inline cyconv_vector cyconv_repeat(cyconv_real a)
     {
         cyconv_vector zero = {0};
-        return zero;
+        return a - zero;   /* a + zero would make 0 of -0 */
     }
-    #define cyconv_load(p) (*(const cyconv_vector *) (p))
-    #define cyconv_store(p, v) (*(cyconv_vector *) (p) = (v))
-
-    /* The first n floats, zeros behind them; and back, with no byte touched beyond. */
-    #if CYCONV_VECTOR_FLOATS == 16
-    #define cyconv_mask(n) ((__mmask16) ((1u << (n)) - 1))
-    #define cyconv_load_masked(p, n) ((cyconv_vector) _mm512_maskz_loadu_ps(cyconv_mask(n), p))
-    #define cyconv_store_masked(p, v, n) _mm512_mask_storeu_ps(p, cyconv_mask(n), v)
+    static inline cyconv_vector cyconv_pick(cyconv_mask mask, cyconv_vector a, cyconv_vector b)
+    {
+        return (cyconv_vector) (((cyconv_mask) a & mask) | ((cyconv_mask) b & ~mask));
+    }
+    #endif
+    #if CYCONV_VECTOR_LENGTH > 4
+    #include <immintrin.h>
+    #include <string.h>
+    #define cyconv_end_vectors() _mm256_zeroupper()
     #else
-    #define cyconv_mask(n) _mm256_cmpgt_epi32( \\
-        _mm256_set1_epi32((int) (n)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7))
-    #define cyconv_load_masked(p, n) ((cyconv_vector) _mm256_maskload_ps(p, cyconv_mask(n)))
-    #define cyconv_store_masked(p, v, n) _mm256_maskstore_ps(p, cyconv_mask(n), v)
+    #define cyconv_end_vectors() ((void) 0)
     #endif
 
-    /* v where v > 0, slope * v elsewhere. */
-    static inline cyconv_vector cyconv_leaky(cyconv_vector v, float slope)
+    /* n elements, zeros behind them; and back, with no byte touched beyond. A loop that loads is
+       not to test each time whether n is all. */
+    static inline cyconv_vector cyconv_load(const cyconv_real *p, ptrdiff_t n)
     {
-        typedef int mask __attribute__((vector_size(sizeof v)));
-        mask positive = v > 0;
-        return (cyconv_vector) (((mask) v & positive) | ((mask) (slope * v) & ~positive));
+        if (CYCONV_IS_ALL(n))
+            return *(const cyconv_vector *) p;
+    #if CYCONV_VECTOR_LENGTH == 16
+        return _mm512_maskz_loadu_ps((__mmask16) ((1u << n) - 1), p);
+    #elif CYCONV_VECTOR_LENGTH == 8
+        return _mm256_maskload_ps(p, _mm256_cmpgt_epi32(
+            _mm256_set1_epi32((int) n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)));
+    #elif CYCONV_VECTOR_LENGTH > 1
+        cyconv_vector v = {p[0]};
+        if (n > 1)
+            v[1] = p[1];
+    #if CYCONV_VECTOR_LENGTH == 4
+        if (n > 2)
+            v[2] = p[2];
+        if (n > 3)
+            v[3] = p[3];
+    #endif
+        return v;
+    #else
+        return 0;
+    #endif
+    }
+    static inline void cyconv_store(cyconv_real *p, cyconv_vector v, ptrdiff_t n)
+    {
+        if (n == CYCONV_VECTOR_LENGTH) {
+            *(cyconv_vector *) p = v;
+            return;
+        }
+    #if CYCONV_VECTOR_LENGTH == 16
+        _mm512_mask_storeu_ps(p, (__mmask16) ((1u << n) - 1), v);
+    #elif CYCONV_VECTOR_LENGTH == 8
+        /* A masked store of 256 bits takes some processors twelve cycles. */
+        __m128 half = _mm256_castps256_ps128((__m256) v);
+        if (n & 4) {
+            _mm_storeu_ps(p, half);
+            half = _mm256_extractf128_ps((__m256) v, 1);
+            p += 4;
+        }
+        if (n & 2) {
+            _mm_storel_pi((__m64 *) p, half);
+            half = _mm_movehl_ps(half, half);
+            p += 2;
+        }
+        if (n & 1)
+            _mm_store_ss(p, half);
+    #elif CYCONV_VECTOR_LENGTH > 1
+        for (ptrdiff_t i = 0; i < n; i++)
+            p[i] = v[i];
+    #endif
     }
 
-    /* The T floats of a, VECTOR_FLOATS/T times. */
-    static inline cyconv_vector cyconv_broadcast(const float *a, ptrdiff_t T)
+    /* v where v > 0, slope * v elsewhere. */
+    static inline cyconv_vector cyconv_leaky(cyconv_vector v, cyconv_real slope)
     {
-    #if CYCONV_VECTOR_FLOATS == 16
+        cyconv_vector scaled = slope * v;
+        cyconv_mask positive = v > 0;
+        return cyconv_pick(positive, v, scaled);
+    }
+    /* The larger one, NaN being the largest; and v where x is the largest, y, or where not. */
+    #if CYCONV_VECTOR_LENGTH == 16
+    static inline cyconv_vector cyconv_larger(cyconv_vector a, cyconv_vector b)
+    {
+        /* vmaxps returns its second operand if they are equal or one is NaN */
+        return (cyconv_vector) _mm512_mask_mov_ps(
+            _mm512_max_ps(b, a), _mm512_cmp_ps_mask(b, b, _CMP_UNORD_Q), b);
+    }
+    static inline __mmask16 cyconv_found(cyconv_vector x, cyconv_vector y)
+    {
+        return _mm512_cmp_ps_mask(x, y, _CMP_EQ_OQ) | _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
+    }
+    #define cyconv_keep_largest(x, y, v) \\
+        ((cyconv_vector) _mm512_maskz_mov_ps(cyconv_found(x, y), v))
+    #define cyconv_drop_largest(x, y, v) \\
+        ((cyconv_vector) _mm512_maskz_mov_ps(~cyconv_found(x, y), v))
+    #else
+    static inline cyconv_vector cyconv_larger(cyconv_vector a, cyconv_vector b)
+    {
+    #if CYCONV_VECTOR_LENGTH == 8
+        return (cyconv_vector) _mm256_blendv_ps(
+            _mm256_max_ps(b, a), b, _mm256_cmp_ps(b, b, _CMP_UNORD_Q));
+    #else
+        cyconv_mask second = (b > a) | (b != b);
+        return cyconv_pick(second, b, a);
+    #endif
+    }
+    static inline cyconv_vector cyconv_keep_largest(
+        cyconv_vector x, cyconv_vector y, cyconv_vector v)
+    {
+        cyconv_mask found = (x == y) | (x != x);
+        return cyconv_pick(found, v, cyconv_repeat(0));
+    }
+    static inline cyconv_vector cyconv_drop_largest(
+        cyconv_vector x, cyconv_vector y, cyconv_vector v)
+    {
+        cyconv_mask found = (x == y) | (x != x);
+        return cyconv_pick(found, cyconv_repeat(0), v);
+    }
+    #endif
+
+    /* The vectors of packed.pxd, which hold several taps. */
+    #if CYCONV_VECTOR_LENGTH > 4
+    /* The T floats of a, VECTOR_LENGTH/T times. */
+    static inline cyconv_vector cyconv_repeat_taps(const float *a, ptrdiff_t T)
+    {
+    #if CYCONV_VECTOR_LENGTH == 16
         if (T == 2) {
             double pair;
             memcpy(&pair, a, sizeof pair);
             return _mm512_castpd_ps(_mm512_set1_pd(pair));
         }
-        if (T == 4)
-            return _mm512_broadcast_f32x4(_mm_loadu_ps(a));
-        return _mm512_set1_ps(*a);
+        return _mm512_broadcast_f32x4(_mm_loadu_ps(a));
     #else
-        if (T == 2) {
-            double pair;
-            memcpy(&pair, a, sizeof pair);
-            return _mm256_castpd_ps(_mm256_set1_pd(pair));
-        }
-        return _mm256_set1_ps(*a);
+        double pair;
+        memcpy(&pair, a, sizeof pair);
+        return _mm256_castpd_ps(_mm256_set1_pd(pair));
     #endif
     }
-
-    /* The matrix with F columns that v holds, transposed: element f * VECTOR_FLOATS/F + t of the
+    /* The matrix with F columns that v holds, transposed: element f * VECTOR_LENGTH/F + t of the
        result is element t * F + f of v. */
     static inline cyconv_vector cyconv_transpose_vector(cyconv_vector v, ptrdiff_t F)
     {
-    #if CYCONV_VECTOR_FLOATS == 16
+    #if CYCONV_VECTOR_LENGTH == 16
         if (F == 4)
             return _mm512_permutexvar_ps(
                 _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), v);
@@ -91,10 +199,10 @@ cdef extern from *:
     #endif
     }
 
-    /* Each of the F floats of d VECTOR_FLOATS/F times: d[0] d[0] ... d[1] d[1] ... */
+    /* Each of the F floats of d VECTOR_LENGTH/F times: d[0] d[0] ... d[1] d[1] ... */
     static inline cyconv_vector cyconv_duplicate_each(const float *d, ptrdiff_t F)
     {
-    #if CYCONV_VECTOR_FLOATS == 16
+    #if CYCONV_VECTOR_LENGTH == 16
         if (F == 4)
             return _mm512_permutexvar_ps(
                 _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3),
@@ -111,7 +219,7 @@ cdef extern from *:
     /* y[f] = the sum over taps t of v[t * F + f], half by half. */
     static inline void cyconv_horizontal_add(cyconv_vector v, float *y, ptrdiff_t F)
     {
-    #if CYCONV_VECTOR_FLOATS == 16
+    #if CYCONV_VECTOR_LENGTH == 16
         __m256 half = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
     #else
         __m256 half = v;
@@ -122,34 +230,27 @@ cdef extern from *:
             _mm_storeu_ps(y, _mm_add_ps(_mm256_castps256_ps128(half),
                                         _mm256_extractf128_ps(half, 1)));
     }
-    #else   /* only so that their users compile: kernels test CYCONV_VECTORS before they call one */
-    #define CYCONV_VECTORS 0
-    #define CYCONV_VECTOR_FLOATS 1
-    #define CYCONV_ROW_VECTORS 1
-    typedef cyconv_real cyconv_vector;
-    #define cyconv_zeros() 0
-    #define cyconv_load(p) (*(p))
-    #define cyconv_store(p, v) (*(p) = (v))
-    #define cyconv_load_masked(p, n) (*(p))
-    #define cyconv_store_masked(p, v, n) (*(p) = (v))
-    #define cyconv_leaky(v, slope) ((v) > 0 ? (v) : (slope) * (v))
-    #define cyconv_broadcast(a, T) (*(a))
+    #else   /* no shorter one does, but their users compile */
+    #define cyconv_repeat_taps(a, T) cyconv_repeat(*(a))
     #define cyconv_transpose_vector(v, F) (v)
-    #define cyconv_duplicate_each(d, F) (*(d))
-    #define cyconv_horizontal_add(v, y, F) (*(y) = (v))
+    #define cyconv_duplicate_each(d, F) cyconv_repeat(*(d))
+    #define cyconv_horizontal_add(v, y, F) ((void) (v), (void) (y))
     #endif
     """
-    const bint CYCONV_VECTORS
     const Py_ssize_t ROW_VECTORS "CYCONV_ROW_VECTORS"
-    const Py_ssize_t VECTOR_FLOATS "CYCONV_VECTOR_FLOATS"
+    const Py_ssize_t VECTOR_LENGTH "CYCONV_VECTOR_LENGTH"
     ctypedef real vector "cyconv_vector"
-    vector zeros "cyconv_zeros"() noexcept nogil
-    vector load "cyconv_load"(const real* p) noexcept nogil
-    void store "cyconv_store"(real* p, vector v) noexcept nogil
-    vector load_masked "cyconv_load_masked"(const real* p, Py_ssize_t n) noexcept nogil
-    void store_masked "cyconv_store_masked"(real* p, vector v, Py_ssize_t n) noexcept nogil
+    # At the end of a kernel for which gcc forgets it: with upper halves in use, the C library's exp
+    # takes five times as long.
+    void end_vectors "cyconv_end_vectors"() noexcept nogil
+    vector repeat "cyconv_repeat"(real a) noexcept nogil
+    vector load "cyconv_load"(const real* p, Py_ssize_t n) noexcept nogil
+    void store "cyconv_store"(real* p, vector v, Py_ssize_t n) noexcept nogil
     vector leaky "cyconv_leaky"(vector v, real slope) noexcept nogil
-    vector broadcast "cyconv_broadcast"(const real* a, Py_ssize_t T) noexcept nogil
+    vector larger "cyconv_larger"(vector a, vector b) noexcept nogil
+    vector keep_largest "cyconv_keep_largest"(vector x, vector y, vector v) noexcept nogil
+    vector drop_largest "cyconv_drop_largest"(vector x, vector y, vector v) noexcept nogil
+    vector repeat_taps "cyconv_repeat_taps"(const real* a, Py_ssize_t T) noexcept nogil
     vector transpose_vector "cyconv_transpose_vector"(vector v, Py_ssize_t F) noexcept nogil
     vector duplicate_each "cyconv_duplicate_each"(const real* d, Py_ssize_t F) noexcept nogil
     void horizontal_add "cyconv_horizontal_add"(vector v, real* y, Py_ssize_t F) noexcept nogil

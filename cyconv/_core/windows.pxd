@@ -1,4 +1,4 @@
-"""Convolution with filters that fill vectors, its windows read from the image.
+"""Convolution by vectors of filters, its windows read from the image.
 
 A tile of y stays in registers: a few pixels, and as many filters as the other registers hold. For
 each tap the weights of these filters are read as vectors, and the pixel's float is broadcast over
@@ -9,7 +9,8 @@ taps inside the image are computed together, whatever line or image they belong 
 from cyconv._core.axis cimport Axis, Range, axis_across, axis_down, same, taps_at
 from cyconv._core.geometry cimport Geometry, has_runs
 from cyconv._core.kernel cimport kernel
-from cyconv._core.products cimport fills_vectors
+from cyconv._core.packed cimport is_packed
+from cyconv._core.products cimport has_vectors
 from cyconv._core.real cimport real
 from cyconv._core.tuning cimport (
     FOUR_ROWS,
@@ -22,15 +23,13 @@ from cyconv._core.tuning cimport (
 )
 from cyconv._core.vectors cimport (
     ROW_VECTORS,
-    VECTOR_FLOATS,
-    broadcast,
+    VECTOR_LENGTH,
+    end_vectors,
     leaky,
     load,
-    load_masked,
+    repeat,
     store,
-    store_masked,
     vector,
-    zeros,
 )
 
 
@@ -64,11 +63,11 @@ cdef struct Group:
 
 
 cdef inline bint can_read_windows(const Geometry* g, Py_ssize_t F) noexcept nogil:
-    """Tell whether the filters fill vectors, and a kernel line's taps are neighbours in the image.
+    """Tell whether no vector holds several taps, and a kernel line's are neighbours in the image.
 
     All lines are next to each other, and all channels in one group.
     """
-    return fills_vectors(F) and has_runs(g)
+    return has_vectors() and has_runs(g) and not is_packed(g.KH * g.KW * g.C, F)
 
 
 cdef inline kernel find_span(
@@ -93,20 +92,25 @@ cdef inline kernel windows_forward(const Strip* strip) noexcept nogil:
             all_filters(strip, TapBlock(kh, min(kh + lines, g.KH), k, min(k + depth, run)))
             k += depth
         kh += lines
+    end_vectors()
 
 
 cdef inline void all_filters(const Strip* strip, TapBlock taps) noexcept nogil:
     """As many vectors of each pixel at once as fill the registers."""
-    cdef Py_ssize_t f = 0
-    while f + ROW_VECTORS * VECTOR_FLOATS <= strip.F:
-        all_spans(strip, taps, f, ROW_VECTORS, VECTOR_FLOATS)
-        f += ROW_VECTORS * VECTOR_FLOATS
-    while f + NARROW_VECTORS * VECTOR_FLOATS <= strip.F:
-        all_spans(strip, taps, f, NARROW_VECTORS, VECTOR_FLOATS)
-        f += NARROW_VECTORS * VECTOR_FLOATS
-    while f < strip.F:
-        all_spans(strip, taps, f, 1, min(VECTOR_FLOATS, strip.F - f))
-        f += VECTOR_FLOATS
+    cdef Py_ssize_t f = 0, left
+    while f + ROW_VECTORS * VECTOR_LENGTH <= strip.F:
+        all_spans(strip, taps, f, ROW_VECTORS, VECTOR_LENGTH)
+        f += ROW_VECTORS * VECTOR_LENGTH
+    while f + NARROW_VECTORS * VECTOR_LENGTH <= strip.F:
+        all_spans(strip, taps, f, NARROW_VECTORS, VECTOR_LENGTH)
+        f += NARROW_VECTORS * VECTOR_LENGTH
+    left = strip.F - f
+    if left > VECTOR_LENGTH:
+        all_spans(strip, taps, f, 2, left - VECTOR_LENGTH)
+    elif left == VECTOR_LENGTH:
+        all_spans(strip, taps, f, 1, VECTOR_LENGTH)
+    elif left > 0:
+        all_spans(strip, taps, f, 1, left)
 
 
 cdef inline void all_spans(
@@ -183,10 +187,12 @@ cdef inline void register_tile(
 ) noexcept nogil:
     """A tile of y in registers; `pixels` and `vectors` are numbers that the compiler sees.
 
-    The last vector of a pixel has `floats` floats: VECTOR_FLOATS unless `vectors` is 1.
+    The last vector of a pixel has `floats` floats: VECTOR_LENGTH, which it sees as well, or fewer.
     """
     # As in products.pxd: an array for each column of vectors, no loop inside a loop over pixels.
     cdef Py_ssize_t line = strip.g.W * strip.g.C, run = strip.g.KW * strip.g.C, _, s, i
+    cdef Py_ssize_t n0 = floats if vectors == 1 else VECTOR_LENGTH
+    cdef Py_ssize_t n1 = floats if vectors == 2 else VECTOR_LENGTH
     cdef vector[NARROW_TILE_PIXELS] t0, t1
     cdef vector[TILE_ROWS] t2, t3
     cdef vector r0, r1, r2, r3, element
@@ -196,26 +202,25 @@ cdef inline void register_tile(
     cdef const real* bias = strip.bias + f
     for i in range(pixels):
         at[i] = place[i]
-        if group.begins:
-            t0[i] = zeros()
-        else:
-            t0[i] = load_masked(target[i], floats) if vectors == 1 else load(target[i])
+        t0[i] = repeat(0) if group.begins else load(target[i], n0)
         if vectors > 1:
-            t1[i] = zeros() if group.begins else load(target[i] + VECTOR_FLOATS)
+            t1[i] = repeat(0) if group.begins else load(target[i] + VECTOR_LENGTH, n1)
         if vectors > 2:
-            t2[i] = zeros() if group.begins else load(target[i] + 2 * VECTOR_FLOATS)
-            t3[i] = zeros() if group.begins else load(target[i] + 3 * VECTOR_FLOATS)
+            t2[i] = (repeat(0) if group.begins
+                     else load(target[i] + 2 * VECTOR_LENGTH, VECTOR_LENGTH))
+            t3[i] = (repeat(0) if group.begins
+                     else load(target[i] + 3 * VECTOR_LENGTH, VECTOR_LENGTH))
     for _ in range(group.taps.kh_end - group.taps.kh_begin):
         weight = w
         for s in range(group.taps.k_end - group.taps.k_begin):
-            r0 = load_masked(weight, floats) if vectors == 1 else load(weight)
+            r0 = load(weight, n0)
             if vectors > 1:
-                r1 = load(weight + VECTOR_FLOATS)
+                r1 = load(weight + VECTOR_LENGTH, n1)
             if vectors > 2:
-                r2 = load(weight + 2 * VECTOR_FLOATS)
-                r3 = load(weight + 3 * VECTOR_FLOATS)
+                r2 = load(weight + 2 * VECTOR_LENGTH, VECTOR_LENGTH)
+                r3 = load(weight + 3 * VECTOR_LENGTH, VECTOR_LENGTH)
             for i in range(pixels):
-                element = broadcast(at[i] + s, 1)
+                element = repeat(at[i][s])
                 t0[i] = t0[i] + element * r0
                 if vectors > 1:
                     t1[i] = t1[i] + element * r1
@@ -227,12 +232,12 @@ cdef inline void register_tile(
         for i in range(pixels):
             at[i] += line
     if group.ends:
-        r0 = load_masked(bias, floats) if vectors == 1 else load(bias)
+        r0 = load(bias, n0)
         if vectors > 1:
-            r1 = load(bias + VECTOR_FLOATS)
+            r1 = load(bias + VECTOR_LENGTH, n1)
         if vectors > 2:
-            r2 = load(bias + 2 * VECTOR_FLOATS)
-            r3 = load(bias + 3 * VECTOR_FLOATS)
+            r2 = load(bias + 2 * VECTOR_LENGTH, VECTOR_LENGTH)
+            r3 = load(bias + 3 * VECTOR_LENGTH, VECTOR_LENGTH)
         for i in range(pixels):
             t0[i] = leaky(t0[i] + r0, strip.slope)
             if vectors > 1:
@@ -241,12 +246,9 @@ cdef inline void register_tile(
                 t2[i] = leaky(t2[i] + r2, strip.slope)
                 t3[i] = leaky(t3[i] + r3, strip.slope)
     for i in range(pixels):
-        if vectors == 1:
-            store_masked(target[i], t0[i], floats)
-        else:
-            store(target[i], t0[i])
+        store(target[i], t0[i], n0)
         if vectors > 1:
-            store(target[i] + VECTOR_FLOATS, t1[i])
+            store(target[i] + VECTOR_LENGTH, t1[i], n1)
         if vectors > 2:
-            store(target[i] + 2 * VECTOR_FLOATS, t2[i])
-            store(target[i] + 3 * VECTOR_FLOATS, t3[i])
+            store(target[i] + 2 * VECTOR_LENGTH, t2[i], VECTOR_LENGTH)
+            store(target[i] + 3 * VECTOR_LENGTH, t3[i], VECTOR_LENGTH)
