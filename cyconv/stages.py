@@ -173,9 +173,15 @@ class WholeBatch:
             self._bias,
             memory.array(self._y),
             self._op.slope,
-            tile_width(self._op.F),
+            self._tile(memory),
             memory.threads,
         )
+
+    def _tile(self, memory: Memory) -> int:
+        """Return the width of the tiles of y: with few images the weights are read line by line."""
+        if memory.images < tuning.LINEAR_FEW_IMAGES:
+            return whole_steps(self._op.F / memory.threads)
+        return tile_width(self._op.F)
 
     def backward(self, memory: Memory) -> None:
         dy = memory.array(self._dy)
@@ -201,8 +207,12 @@ class WholeBatch:
 
 def tile_width(size: int) -> int:
     """Return the width of the tiles that an extent of a matrix is divided into."""
-    step = tuning.LINEAR_TILE_STEP
-    return step * max(1, round(size / (tuning.LINEAR_TILES * step)))
+    return whole_steps(size / tuning.LINEAR_TILES)
+
+
+def whole_steps(width: float) -> int:
+    """Return the width nearest to one that is whole steps of a tile, one at least."""
+    return tuning.LINEAR_TILE_STEP * max(1, round(width / tuning.LINEAR_TILE_STEP))
 
 
 class LayerOperation:

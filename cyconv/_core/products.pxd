@@ -19,6 +19,7 @@ from cyconv._core.tuning cimport (
     FOUR_ROWS,
     NARROW_TILE_ROWS,
     NARROW_VECTORS,
+    STREAM_DEPTH,
     TILE_ROWS,
     TRANSPOSE_SIDE,
     TWO_ROWS,
@@ -123,8 +124,26 @@ cdef inline void dy_times_transposed(
 
 
 cdef inline kernel multiply(const Operands* operands) noexcept nogil:
-    """c (+)= a · b, panel after panel of columns, each sum in the order of s."""
-    cdef Operands m = operands[0]   # which stays in registers: nothing else points to it
+    """c (+)= a · b, each sum in the order of s.
+
+    Panel after panel of columns; but with a few rows, of which no tile fills the registers, b is
+    read as it lies in memory, a few of its rows at once.
+    """
+    cdef Py_ssize_t begin = 0, steps = operands.steps
+    cdef Py_ssize_t depth = steps if operands.rows >= TILE_ROWS else STREAM_DEPTH
+    cdef Operands m
+    while begin < steps or begin == 0:
+        m = operands[0]
+        m.a += begin * m.a_step
+        m.b += begin * m.b_step
+        m.steps = min(depth, steps - begin)
+        m.accumulate |= begin > 0
+        all_panels(m)
+        begin += depth
+
+
+cdef inline void all_panels(Operands m) noexcept nogil:
+    """Panel after panel of columns."""
     cdef Py_ssize_t left = m.columns
     while left >= ROW_VECTORS * VECTOR_LENGTH:
         panel(m, ROW_VECTORS, VECTOR_LENGTH)
