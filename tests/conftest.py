@@ -14,13 +14,22 @@ import pytest
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import cyconv
+from cyconv.threads import available_cores
 
 TIERS = ("short", "ci", "nightly")
-_figures = []
 
 
 def pytest_addoption(parser):
     parser.addoption("--counts", choices=TIERS, default="short", help="how much each test tries")
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist, if it is there, reads its options
+def pytest_cmdline_main(config):
+    """Share all tests among workers, one a core, if -n and a debugger say nothing else."""
+    everything = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    if everything and not config.option.usepdb and "PYTEST_XDIST_WORKER" not in os.environ:
+        if getattr(config.option, "numprocesses", 0) is None:
+            config.option.numprocesses, config.option.dist = available_cores(), "worksteal"
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects
@@ -43,18 +52,21 @@ def count(request):
 
 
 @pytest.fixture
-def figure():
+def figure(record_property):
     """Return f(name, value), which adds a row to the table at the end of the run."""
-    return lambda name, value: _figures.append((name, value))
+    return lambda name, value: record_property(
+        name, f"{value:,}" if isinstance(value, int) else str(value)
+    )
 
 
 def pytest_terminal_summary(terminalreporter):
     """Print what the tests have counted and measured."""
-    if _figures:
+    reports = terminalreporter.getreports("passed")
+    figures = sorted(pair for report in reports for pair in report.user_properties)
+    if figures:
         terminalreporter.section("figures")
-        width = max(len(name) for name, _ in _figures)
-        for name, value in _figures:
-            value = f"{value:,}" if isinstance(value, int) else value
+        width = max(len(name) for name, _ in figures)
+        for name, value in figures:
             terminalreporter.write_line(f"{name:<{width}}  {value}")
 
 

@@ -5,4 +5,4 @@ import sys
 import pytest
 
 if __name__ == "__main__":
-    sys.exit(pytest.main(["--counts", "nightly", *(sys.argv[1:] or ["tests"])]))
+    sys.exit(pytest.main(["--counts", "nightly", *sys.argv[1:]]))
