@@ -26,10 +26,11 @@ def pytest_addoption(parser):
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist, if it is there, reads its options
 def pytest_cmdline_main(config):
     """Share all tests among workers, one a core, if -n and a debugger say nothing else."""
+    options = config.option
     everything = config.args_source is pytest.Config.ArgsSource.TESTPATHS
-    if everything and not config.option.usepdb and "PYTEST_XDIST_WORKER" not in os.environ:
-        if getattr(config.option, "numprocesses", 0) is None:
-            config.option.numprocesses, config.option.dist = available_cores(), "worksteal"
+    free = getattr(options, "numprocesses", 0) is None and not options.usepdb
+    if everything and free and "PYTEST_XDIST_WORKER" not in os.environ:  # not in a worker again
+        options.numprocesses, options.dist = available_cores(), "worksteal"
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects

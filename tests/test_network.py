@@ -56,7 +56,7 @@ def test_the_answer_to_an_image_does_not_depend_on_the_batch_around_it(name):
         np.testing.assert_array_equal(np.concatenate(parts), together, err_msg=f"{images} at once")
 
 
-@pytest.mark.parametrize("images", (2, 37, 300))
+@pytest.mark.parametrize("images", (2, 37))
 def test_a_training_step_is_forward_backward_and_adam(name, images):
     net = network(name)
     x, labels = batch(net, images)
@@ -90,12 +90,8 @@ def test_steps_are_complete_when_buffers_start_as_nan(name, request):
     assert shapes
 
 
-@pytest.mark.parametrize(
-    ("name", "steps", "images"),
-    [("exercise", 50, 100), ("wide", 10, 37), *((name, 4, 37) for name in NETWORKS)],
-)
-def test_the_same_bits_for_any_number_of_threads(name, steps, images):
-    assert len({trained(name, steps, images, threads) for threads in THREADS}) == 1
+def test_many_steps_have_the_same_bits_for_any_number_of_threads():
+    assert len({trained("exercise", 50, 100, threads) for threads in THREADS}) == 1
 
 
 def test_the_number_of_threads_may_change_between_steps():

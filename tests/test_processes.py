@@ -59,11 +59,11 @@ def forked(work):
 
 
 @forks
-@pytest.mark.parametrize(("preset", "children"), [("exercise", 50), ("wide", 3)])
+@pytest.mark.parametrize(("preset", "children"), [("exercise", 25), ("wide", 2)])
 def test_children_forked_between_the_steps_have_the_bits_of_their_parent(
     preset, children, python, count, figure
 ):
-    rounds = count(1, 2, 20)
+    rounds = count(1, 2, 40)
     for round_ in range(rounds):
         # In a new process: its threads, and the fate of a child that hangs, are its own.
         printed = python(
@@ -120,7 +120,7 @@ def test_children_forked_while_other_python_threads_compute_have_the_same_bits(
 def test_children_forked_while_a_thread_trains_a_network_can_train_it(
     preset, python, count, figure
 ):
-    children = count(4, 20, 100)
+    children = count(2, 10, 100)
     printed = python(
         f"""
         import threading

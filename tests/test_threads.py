@@ -72,7 +72,13 @@ PINNED = {  # what lets OpenMP pin the first thread to one core when it is loade
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
 @pytest.mark.skipif(automatic() != CORES, reason="this process may not use all cores")
-@pytest.mark.parametrize("setting", PINNED)
+@pytest.mark.parametrize(
+    "setting",
+    [
+        pytest.param(setting, marks=pytest.mark.long if index % 3 else ())
+        for index, setting in enumerate(PINNED)
+    ],
+)
 def test_none_counts_the_cores_that_openmp_may_use_and_not_the_one_it_pins_a_thread_to(
     setting, alone, python
 ):
@@ -264,9 +270,14 @@ def test_a_forked_child_keeps_to_one_thread_and_says_why(python):
         ("cyconv.get_num_threads()", 0),
         ("cyconv.set_num_threads(1); work()", 0),
         ("work()", 1),
-        ("cyconv.presets.exercise().predict(np.zeros((9, 28, 28), np.float32))", 1),
-        ("cyconv.im2col(np.ones((9, 9, 9, 1), np.float32), 3)", 1),
-        ("cyconv.losses.cross_entropy(np.ones((9, 9), np.float32), np.zeros(9, int))", 1),
+        *(
+            pytest.param(call, 1, marks=pytest.mark.long)
+            for call in (
+                "cyconv.presets.exercise().predict(np.zeros((9, 28, 28), np.float32))",
+                "cyconv.im2col(np.ones((9, 9, 9, 1), np.float32), 3)",
+                "cyconv.losses.cross_entropy(np.ones((9, 9), np.float32), np.zeros(9, int))",
+            )
+        ),
     ],
 )
 def test_a_child_has_threads_if_it_asks_for_them_and_no_kernel_had_them_before(

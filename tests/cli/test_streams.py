@@ -32,10 +32,9 @@ def shell(redirections, *arguments, **environment):
     )
 
 
-@pytest.mark.parametrize("closed", ("<&-", ">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"))
-@pytest.mark.parametrize("arguments", (SHORT, in_ci(("info",))))
-def test_a_closed_stream_changes_nothing_else(closed, arguments):
-    done = shell(closed, *arguments)
+@pytest.mark.parametrize("closed", (">&-", "2>&-", "<&- >&- 2>&-", in_ci("<&-"), in_ci(">&- 2>&-")))
+def test_a_closed_stream_changes_nothing_else(closed):
+    done = shell(closed, *SHORT)
     assert (done.returncode, done.stderr) == (0, b"")
     assert bool(done.stdout) == (">&-" not in closed.replace("2>&-", ""))
 
@@ -54,27 +53,23 @@ def test_no_file_of_a_run_gets_the_number_of_a_closed_stream(tmp_path):
     assert path.read_text().split() == ["/dev/null"] * 3
 
 
-@pytest.mark.parametrize("encoding", ("cp1252", in_ci("ascii"), in_ci("latin-1:strict")))
+@pytest.mark.parametrize("encoding", ("cp1252", in_ci("latin-1:strict")))
 def test_a_name_that_the_output_cannot_encode_is_printed_with_escapes(encoding, tmp_path):
     folder = tmp_path / "数"
     done = shell("", *SHORT, "--out", folder, PYTHONIOENCODING=encoding)
     assert (done.returncode, done.stderr) == (0, b"")
     assert b"\\u6570/model.safetensors" in done.stdout and b"test accuracy" in done.stdout
-    for command in (
-        ("train", "--resume", folder),
-        ("evaluate", folder / "model.safetensors", "--dataset", "digits"),
-        ("evaluate", folder / "model.safetensors", "--dataset", "digits", "--json"),
-    ):
-        done = shell("", *command, PYTHONIOENCODING=encoding)
-        assert (done.returncode, done.stderr) == (0, b"") and b"\\u6570" in done.stdout
+    command = ("evaluate", folder / "model.safetensors", "--dataset", "digits")
+    done = shell("", *command, PYTHONIOENCODING=encoding)
+    assert (done.returncode, done.stderr) == (0, b"") and b"\\u6570" in done.stdout
 
 
 @FULL
 @pytest.mark.parametrize(
     ("arguments", "unbuffered"),
     [
-        *(((), ""), (("--help",), "1"), (("info",), ""), (SHORT, "1")),
-        *(in_ci((), "1"), in_ci(("--help",), ""), in_ci(("info",), "1"), in_ci(SHORT, "")),
+        *((("--help",), "1"), (("info",), ""), (SHORT, "1")),
+        *(in_ci((), ""), in_ci(("info",), "1"), in_ci(SHORT, "")),
     ],
 )
 def test_a_full_disk_behind_the_output_is_told_in_one_line(arguments, unbuffered):

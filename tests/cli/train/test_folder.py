@@ -122,18 +122,19 @@ def test_a_file_system_without_locks_is_as_good(whole, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("error", ("ValueError('Key backend')", "OSError(5, 'I/O')", "KeyError(1)"))
-def test_whatever_the_import_of_matplotlib_raises_costs_the_pictures_only(error, tmp_path):
+def test_whatever_the_import_of_matplotlib_raises_costs_the_pictures_only(
+    error, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.undo()
+    for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, name)
     (tmp_path / "matplotlib.py").write_text(f"raise {error}")
-    done = subprocess.run(
-        [sys.executable, "-m", "cyconv", *SHORT, "--out", tmp_path / "run"],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])},
-        timeout=60,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    results, pictures = done.stdout.split("\nno pictures: ")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert main([*SHORT, "--out", str(tmp_path / "run")]) == 0
+    out, err = capsys.readouterr()
+    results, pictures = out.split("\nno pictures: ")
     assert "test accuracy" in results and "matplotlib cannot be imported" in pictures
+    assert err == ""
 
 
 def test_a_picture_that_cannot_be_written_comes_after_the_results(tmp_path, monkeypatch, capsys):

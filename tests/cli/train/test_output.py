@@ -31,7 +31,9 @@ def test_it_shows_the_network_each_epoch_and_the_accuracy(capsys):
     assert err == ""  # no progress bar where there is no terminal
 
 
-@pytest.mark.parametrize("preset", ("mnist_convnet", "resnet8"))
+@pytest.mark.parametrize(
+    "preset", ("mnist_convnet", pytest.param("resnet8", marks=pytest.mark.long))
+)
 def test_any_preset_is_trained_read_and_kept(preset, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.style", None)
     folder = str(tmp_path / "run")
