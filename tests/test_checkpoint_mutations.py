@@ -137,15 +137,16 @@ def alter(rng, node):
 
 @dataclass
 class Flips:
-    """Names and contents of all copies with one byte changed by a mask."""
+    """Names and contents of all copies with one byte, of every `step`, changed by a mask."""
 
     originals: list[bytes]
     masks: range | tuple[int, ...]
+    step: int
 
     def __iter__(self):
         for original in self.originals:
             data = bytearray(original)
-            for place in range(len(data)):
+            for place in range(0, len(data), self.step):
                 for mask in self.masks:
                     data[place] ^= mask
                     yield f"byte {place} ^ {mask}", bytes(data)
@@ -154,12 +155,13 @@ class Flips:
 
 def test_a_damaged_checkpoint_is_refused_or_is_what_it_says(good, count, figure):
     seed = count(0, 0, date.today().toordinal())
-    outcome = attack(check, good, Mutants(good, damaged, count(3_000, 100_000, 1_000_000), seed))
-    assert outcome.refused > outcome.read > 100
+    outcome = attack(check, good, Mutants(good, damaged, count(2_000, 100_000, 1_000_000), seed))
+    assert outcome.refused > outcome.read > 50
     figure("checkpoints damaged", outcome)
 
 
 def test_every_flipped_byte_of_a_checkpoint_is_found(good, count, figure):
-    outcome = attack(check, good, Flips(good, count((0x20,), (0x01, 0x20, 0x80), range(1, 256))))
+    masks = count((0x20,), (0x01, 0x20, 0x80), range(1, 256))
+    outcome = attack(check, good, Flips(good, masks, count(3, 1, 1)))
     assert outcome.read == 0
     figure("bytes of checkpoints flipped", outcome)

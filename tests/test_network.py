@@ -90,7 +90,7 @@ def test_steps_are_complete_when_buffers_start_as_nan(name, request):
     assert shapes
 
 
-def test_many_steps_have_the_same_bits_for_any_number_of_threads():
+def test_the_same_bits_for_any_number_of_threads():
     assert len({trained("exercise", 50, 100, threads) for threads in THREADS}) == 1
 
 

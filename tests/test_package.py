@@ -180,9 +180,9 @@ def test_errors_about_files_are_what_a_caller_would_catch():
 def test_the_import_is_quick(python):
     code = """
         import time, numpy, scipy.linalg.cython_blas
-        start = time.perf_counter()
+        start = time.process_time()
         import cyconv
-        print(time.perf_counter() - start)
+        print(time.process_time() - start)
     """
     seconds = []
     while len(seconds) < 7 and min(seconds, default=1) >= 0.2:  # the best of several

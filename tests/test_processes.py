@@ -156,7 +156,9 @@ def test_children_forked_while_a_thread_trains_a_network_can_train_it(
     figure(f"forks while a thread trains the {preset} network, which go on with it", children)
 
 
-@pytest.mark.parametrize("method", ("fork", "spawn", "forkserver"))
+@pytest.mark.parametrize(
+    "method", ("fork", "spawn", pytest.param("forkserver", marks=pytest.mark.long))
+)
 def test_worker_processes_have_the_bits_of_their_parent(method, python):
     import multiprocessing
 

@@ -122,7 +122,7 @@ def test_training_is_flat(assert_flat, count):
 
 def test_the_last_steps_are_as_quick_as_the_first(count, figure):
     cyconv.set_num_threads(1)  # whose clock stands still while other processes run
-    old, new, steps = training(), training(), count(2_000, 20_000, 200_000)
+    old, new, steps = training(), training(), count(1_000, 20_000, 200_000)
     for _ in range(steps):
         old()
     times = np.empty((count(40, 100, 100), 2))
@@ -133,7 +133,7 @@ def test_the_last_steps_are_as_quick_as_the_first(count, figure):
                 call()
             turn[side] = time.thread_time() - start
     slower = np.median(times[:, 0] / times[:, 1]) - 1
-    assert slower < 0.05
+    assert slower < 0.1
     figure(f"soak, slower after {steps:,} steps", f"{100 * slower:+.1f} %")
 
 
