@@ -145,13 +145,13 @@ def survivors(*arguments):
 
 @pytest.mark.parametrize("side", guard.SIDES)
 def test_convolutions_touch_nothing_beside_an_array(side, count, figure):
-    done = survivors("functions", side, count(25, 500, 10_000))
+    done = survivors("functions", side, count(25, 200, 10_000))
     figure(f"convolutions with guard pages {side} all arrays", done)
 
 
 @pytest.mark.parametrize("side", guard.SIDES)
 def test_poolings_touch_nothing_beside_an_array(side, count, figure):
-    done = survivors("poolings", side, count(25, 300, 5_000))
+    done = survivors("poolings", side, count(25, 100, 5_000))
     figure(f"poolings with guard pages {side} all arrays", done)
 
 

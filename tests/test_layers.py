@@ -51,7 +51,7 @@ def both_ways(layer, x, dy, **mode):
 def test_gradients_are_the_differences_of_the_output(row, training, count):
     layer, x, dy = made(row)
     mode = {"training": training} if takes_mode(layer) else {}
-    results, most = both_ways(layer, x, dy, **mode), count(20, 300, 300)
+    results, most = both_ways(layer, x, dy, **mode), count(20, 100, 300)
 
     def loss():
         return (layer.forward(x, **mode) * dy).sum(), sides_of_kinks(layer, x, **mode)[1]

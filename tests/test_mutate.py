@@ -10,7 +10,7 @@ import pytest
 @pytest.mark.skipif(sys.platform != "linux", reason="the limits of memory and time are Linux's")
 def test_each_check_is_missed_when_it_is_gone(count, figure):
     done = subprocess.run(
-        [sys.executable, "-m", "tests.mutate", *count(["--sample", "1"], ["--sample", "10"], [])],
+        [sys.executable, "-m", "tests.mutate", *count(["--sample", "1"], ["--sample", "4"], [])],
         cwd=Path(__file__).parents[1],
         capture_output=True,
         text=True,

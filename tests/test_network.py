@@ -41,7 +41,7 @@ def test_gradients_of_a_whole_network_are_the_differences_of_its_loss(name, coun
         logits, sides = sides_of_chain(net.layers[:-1], x, training=True)
         return reference.cross_entropy(logits, labels)[0], sides
 
-    most = count(5, 40, 40) * (4 if name == "exercise" else 1)
+    most = count(5, 20, 40) * (4 if name == "exercise" else 1)
     check_gradient(loss, x, dx, "x", most=most)
     for key, parameter in net.parameters().items():
         check_gradient(loss, parameter, gradients[key], key, most=most)

@@ -224,7 +224,7 @@ def limit_memory():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is limited on Linux only")
 def test_nonsense_gives_a_result_or_a_documented_error(count, figure, tmp_path):
-    inputs = count(120, 1_000, 10_000)
+    inputs = count(120, 500, 10_000)
     network().save(tmp_path / "net.safetensors")
     (tmp_path / "labels.idx").write_bytes(bytes.fromhex("00000801 00000002 0102"))
     done = subprocess.run(

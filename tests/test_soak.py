@@ -117,12 +117,12 @@ def failures():
 
 
 def test_training_is_flat(assert_flat, count):
-    assert_flat(training, count(1_000, 20_000, 200_000), "training steps")
+    assert_flat(training, count(1_000, 10_000, 200_000), "training steps")
 
 
 def test_the_last_steps_are_as_quick_as_the_first(count, figure):
     cyconv.set_num_threads(1)  # whose clock stands still while other processes run
-    old, new, steps = training(), training(), count(1_000, 20_000, 200_000)
+    old, new, steps = training(), training(), count(1_000, 10_000, 200_000)
     for _ in range(steps):
         old()
     times = np.empty((count(40, 100, 100), 2))
@@ -138,7 +138,7 @@ def test_the_last_steps_are_as_quick_as_the_first(count, figure):
 
 
 def test_networks_leave_nothing_behind(assert_flat, count):
-    assert_flat(cycles, count(500, 10_000, 100_000), "networks created, used and dropped")
+    assert_flat(cycles, count(500, 4_000, 100_000), "networks created, used and dropped")
 
 
 @pytest.mark.parametrize("name", ("exercise", "a user's layers", "residual", "dropout"))
