@@ -47,7 +47,7 @@ def write(request):
 def soon():
     """End a test that waits for ever."""
     before = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("it waits"))
-    signal.alarm(30)
+    signal.alarm(60)
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)

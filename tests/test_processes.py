@@ -120,7 +120,7 @@ def test_children_forked_while_other_python_threads_compute_have_the_same_bits(
 def test_children_forked_while_a_thread_trains_a_network_can_train_it(
     preset, python, count, figure
 ):
-    children = count(2, 10, 100)
+    children = count(2, 6, 100)
     printed = python(
         f"""
         import threading

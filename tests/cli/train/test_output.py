@@ -193,7 +193,7 @@ def test_reporting_takes_little_of_the_time_of_training(tmp_path, monkeypatch, c
     (x, labels), test = datasets.load_digits()
     many = np.tile(x, (40, 1, 1)), np.tile(labels, 40)  # as many as MNIST has
     monkeypatch.setattr(datasets, "load_digits", lambda: (many, test))
-    epochs = ("--epochs", str(count(2, 10, 10)))
+    epochs = ("--epochs", str(count(2, 5, 10)))
     assert main(["train", "--dataset", "digits", *epochs, "--out", str(tmp_path)]) == 0
     added, of_cpu = (
         kind["reporting"] / (kind["training"] - kind["reporting"] - kind["validation"])
