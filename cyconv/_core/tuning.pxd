@@ -25,8 +25,8 @@ cdef enum:
     # Steps of a sum at a time: the panel's rows of the right-hand matrix, 128 of 64 floats at most,
     # fill a first-level cache of 32 KiB (bench/roofline.py).
     DEPTH = 128
-    # The same where a few rows, such as one image's, meet a large matrix, which is read once: as many
-    # streams as the processor fetches ahead of.
+    # The same where a few rows, such as one image's, meet a large matrix, which is read once: as
+    # many streams as the processor fetches ahead of.
     STREAM_DEPTH = 8
     # Side of the squares in which a matrix is transposed: 16 floats are a line of the cache.
     TRANSPOSE_SIDE = 16
