@@ -24,6 +24,7 @@ def main(arguments=None) -> int:
     parser = argparse.ArgumentParser(
         prog="cyconv", description="Convolutional networks on the CPU.", allow_abbrev=False
     )
+    vars(parser)["color"] = False  # Python 3.14's, which the streams below would show as escapes
     parser.add_argument("--version", action="version", version=f"cyconv {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="command")
     for module in (train, evaluate, predict, export, verify, bench, info):
@@ -53,5 +54,10 @@ def main(arguments=None) -> int:
             print("\nstopped", file=sys.stderr)
             return 130
         except FAILURES as error:
-            print(f"{who}: {error}", file=sys.stderr)
+            print(f"{who}: {str(error) or _kind(error)}", file=sys.stderr)
             return 1
+
+
+def _kind(error: Exception) -> str:
+    """Return what can be said of an error that has no text."""
+    return "not enough memory" if isinstance(error, MemoryError) else type(error).__name__

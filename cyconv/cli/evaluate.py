@@ -22,10 +22,11 @@ from cyconv.cli.options import (
     load_data,
 )
 from cyconv.datasets import Dataset
-from cyconv.files import make_folder
+from cyconv.files import make_folder, opened
 from cyconv.metrics import confusion_matrix, precision_and_recall
 from cyconv.network import Network
 
+MOST_HISTORY = 2**24  # bytes of a history; that of a run of 10,000 epochs has one million
 EXAMPLE = """\
 examples:
   cyconv train --out run
@@ -104,8 +105,9 @@ def _check_fit(model: str, network: Network) -> None:
 def _tell_other_data(model: Path, data: Dataset) -> str | None:
     """Return the data set that the history beside a network names; say so if it is another one."""
     try:
-        record = json.loads(model.with_name(HISTORY).read_text(encoding="utf-8"))
-        name, digest = str(record["dataset"]), record["data_sha256"]
+        with opened(model.with_name(HISTORY), ValueError) as file:
+            record = json.loads(file.read(MOST_HISTORY))
+        name, digest = f"{record['dataset']:.60}", record["data_sha256"]
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
     if digest != data_digest(*data.train):

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
+
+# What a terminal takes as an order: control characters, except the ends of lines, tabs and the
+# returns of a progress bar, and marks that turn the direction of a text.
+ORDERS = re.compile("[\0-\b\v\f\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 class OutputError(OSError):
@@ -32,7 +37,10 @@ def open_closed() -> None:
 
 
 class Errors:
-    """Standard error: what cannot be written is dropped, as there is nowhere else to say so."""
+    """Standard error: what cannot be written is dropped, as there is nowhere else to say so.
+
+    What a file, or its name, would order the terminal to do is shown with backslashes instead.
+    """
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -43,7 +51,7 @@ class Errors:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        self._do(self._stream.write, text)
+        self._do(self._stream.write, ORDERS.sub(_shown, text))
         return len(text)
 
     def flush(self) -> None:
@@ -61,6 +69,10 @@ class Errors:
 
     def _failed(self, error: OSError) -> None:
         pass
+
+
+def _shown(order: re.Match[str]) -> str:
+    return order[0].encode("unicode_escape").decode()
 
 
 class Output(Errors):

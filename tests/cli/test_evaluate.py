@@ -1,6 +1,8 @@
 """cyconv evaluate as a person runs it."""
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -128,6 +130,28 @@ def test_a_history_that_is_none_says_nothing_of_the_data(history, tmp_path, caps
     assert evaluate(path, "--json") == 0
     out, err = capsys.readouterr()
     assert json.loads(out)["trained_on"] is None and err == ""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes and links are POSIX's")
+@pytest.mark.parametrize("kind", ("pipe", "device", "hole"))
+def test_a_history_without_an_end_is_none(kind, tmp_path):
+    path, history = saved(tmp_path), tmp_path / "history.json"
+    if kind == "pipe":
+        os.mkfifo(history)
+    elif kind == "device":
+        history.symlink_to("/dev/zero")
+    else:
+        history.touch()
+        os.truncate(history, 40 * 10**9)
+    code = (
+        "import resource, sys; from tests.cli.test_evaluate import evaluate\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (6 * 2**30, 6 * 2**30))\n"
+        "sys.exit(evaluate(sys.argv[1], '--json'))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, path], capture_output=True, timeout=30, check=True
+    )
+    assert json.loads(done.stdout)["trained_on"] is None and done.stderr == b""
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no network", "cut"])

@@ -1,12 +1,18 @@
 """Standard streams that are closed, full, or cannot encode a name: no result and no run is lost."""
 
+import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
+from cyconv import Network
 from cyconv.cli import main
+from cyconv.layers import Flatten, Linear, Softmax
 from cyconv.runs import load_training
 from tests.cli.train.runs import SHORT, bits, never_stopped, rows
 
@@ -62,6 +68,36 @@ def test_a_name_that_the_output_cannot_encode_is_printed_with_escapes(encoding, 
     command = ("evaluate", folder / "model.safetensors", "--dataset", "digits")
     done = shell("", *command, PYTHONIOENCODING=encoding)
     assert (done.returncode, done.stderr) == (0, b"") and b"\\u6570" in done.stdout
+
+
+def test_a_terminal_is_given_no_orders(tmp_path, capsys):
+    """Neither by the name of a file nor by what is in one."""
+    order, shown = "\x1b[2J\x07\x9b8m\u202e", r"\x1b[2J\x07\x9b8m\u202e"
+    model, picture = tmp_path / "model.safetensors", tmp_path / f"{order}.png"
+    Network([Flatten(), Linear(10), Softmax()]).save(model)
+    picture.write_bytes(b"P5 28 28 255\n" + np.full((28, 28), 255, np.uint8).tobytes())
+    history = {"dataset": order, "data_sha256": ""}
+    (tmp_path / "history.json").write_text(json.dumps(history), encoding="utf-8")
+    assert main(["evaluate", str(model), "--dataset", "digits"]) == 0
+    assert f"was trained on {shown}, not on this digits" in capsys.readouterr().err
+    for arguments in (["predict", str(model), str(picture)], ["evaluate", str(picture)]):
+        assert main(arguments) == 1
+        err = capsys.readouterr().err
+        assert f"{shown}.png" in err and err.count("\n") == 1 and order[0] not in err
+    shutil.copy(model, tmp_path / order)
+    assert main(["evaluate", str(tmp_path / order), "--dataset", "digits"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"{tmp_path}/{shown} on the 297") and order[0] not in out
+
+
+@pytest.mark.parametrize("error", (MemoryError, OSError, ValueError))
+def test_an_error_without_a_text_is_told_too(error, monkeypatch, capsys):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(Network, "load", fail)
+    assert main(["evaluate", "model"]) == 1
+    assert re.fullmatch(r"cyconv evaluate: \w.+\n", capsys.readouterr().err)
 
 
 @FULL
