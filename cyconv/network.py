@@ -23,6 +23,7 @@ from cyconv.program import Arenas
 from cyconv.training import fit
 
 _DTYPES = ("float32", "float64", *checks.FLOATS)
+MOST_SEED = 2**64 - 1  # that the key of counted random numbers holds
 _SETTLED = "layers", "input_shape", "output_shape", "seed", "ends_with_softmax"
 
 
@@ -37,7 +38,7 @@ class Network:
     input_shape : tuple of int
         Shape of one sample, without the batch: (H, W, C) for images.
     seed : int
-        Decides all initial weights.
+        Decides all initial weights, and what `Dropout` drops; below 2**64.
     dtype : {"float32", "float64"}
         Element type of the parameters, and of what is computed from uint8 images.
 
@@ -76,6 +77,11 @@ class Network:
             for axis, size in enumerate(input_shape)
         )
         self.seed = integer(seed, "Network", "seed", 0)
+        if self.seed > MOST_SEED:
+            raise ValueError(
+                f"Network: seed must be at most {MOST_SEED}, got a number of "
+                f"{self.seed.bit_length():,} bits"
+            )
         if dtype is None or isinstance(dtype, np.ndarray) or dtype not in _DTYPES:
             raise TypeError(f"Network: dtype must be float32 or float64, got {dtype!r}")
         self.output_shape = self._set_up_layers()

@@ -55,8 +55,8 @@ def add_preset_option(parser: argparse.ArgumentParser, text: str) -> None:
     )
 
 
-def whole_number(minimum: int):
-    """Return an argparse type: an integer of at least `minimum`."""
+def whole_number(minimum: int, most: int | None = None):
+    """Return an argparse type: an integer of at least `minimum`, and at most `most`."""
 
     def parse(text: str) -> int:
         try:
@@ -67,6 +67,8 @@ def whole_number(minimum: int):
             raise argparse.ArgumentTypeError(
                 f"must be a whole number of at least {minimum}, got {text!r}"
             )
+        if most is not None and number > most:
+            raise argparse.ArgumentTypeError(f"must be from {minimum} to {most}, got {text!r}")
         return number
 
     return parse
@@ -100,10 +102,7 @@ def folder_path(text: str) -> Path:
 
 def thread_count(text: str) -> int:
     """Parse a number of threads, from 1 to four times the cores."""
-    number, most = whole_number(1)(text), 4 * (os.cpu_count() or 1)
-    if number > most:
-        raise argparse.ArgumentTypeError(f"must be from 1 to {most}, got {text!r}")
-    return number
+    return whole_number(1, 4 * (os.cpu_count() or 1))(text)
 
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:

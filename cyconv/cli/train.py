@@ -38,6 +38,7 @@ from cyconv.cli.streams import OutputError
 from cyconv.errors import CheckpointError
 from cyconv.files import make_folder
 from cyconv.metrics import confusion_matrix
+from cyconv.network import MOST_SEED
 from cyconv.optimizers import SGD, Adam, AdamW, BaseOptimizer
 from cyconv.runs import Training, load_training
 from cyconv.schedules import SCHEDULES
@@ -128,7 +129,10 @@ def add(commands) -> None:
         help="after N epochs without a better validation accuracy",
     )
     option(
-        "--seed", type=whole_number(0), metavar="N", help=f"weights and order ({default['seed']})"
+        "--seed",
+        type=whole_number(0, MOST_SEED),
+        metavar="N",
+        help=f"weights and order ({default['seed']})",
     )
     add_thread_option(parser)
     add_data_options(parser)

@@ -33,6 +33,7 @@ def test_a_help_page_fits_a_screen_and_has_an_example(command, capsys, monkeypat
         (["train", "--early-stop", "0"], "--early-stop: must be a whole number of at least 1"),
         (["train", "--schedule", "steep"], "--schedule: invalid choice: 'steep'"),
         (["train", "--seed", "-1"], "--seed: must be a whole number of at least 0"),
+        (["train", "--seed", str(2**64)], "--seed: must be from 0 to 18446744073709551615"),
         (["train", "--threads", "100000"], "--threads: must be from 1 to"),
         (["train", "--preset", "deep"], "--preset: invalid choice"),
         (["train", "--dataset", "digits", "--data", "."], "--data is a folder of MNIST"),

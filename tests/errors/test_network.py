@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cyconv import Adam, Network, presets
-from cyconv.layers import Flatten, Layer, Linear, Softmax
+from cyconv.layers import Dropout, Flatten, Layer, Linear, Softmax
 from cyconv.losses import CrossEntropy
 from tests.errors.mistakes import IMAGES, LABELS, METHODS, ones, raises, written
 
@@ -31,6 +31,7 @@ from tests.errors.mistakes import IMAGES, LABELS, METHODS, ones, raises, written
         ("seed", None, TypeError, "must be an integer, got None"),
         ("seed", 1.0, TypeError, "must be an integer, got 1.0"),
         ("seed", True, TypeError, "must be an integer, got True"),
+        ("seed", 2**64, ValueError, "at most 18446744073709551615, got a number of 65 bits"),
         ("dtype", "float16", TypeError, "must be float32 or float64"),
         ("dtype", int, TypeError, "must be float32 or float64"),
         ("dtype", "float33", TypeError, "must be float32 or float64"),
@@ -46,6 +47,13 @@ def test_arguments_of_a_network(argument, value, error, text):
 def test_an_array_is_not_a_dtype():
     with raises(TypeError, "Network: dtype must be float32 or float64"):
         Network([Flatten()], (2, 2, 1), dtype=ones(3))
+
+
+def test_the_largest_seed_trains_and_no_digits_of_a_larger_one_are_written():
+    with raises(ValueError, "Network: seed must be at most", "got a number of 20,001 bits"):
+        Network([Flatten()], seed=1 << 20_000)
+    net = Network([Flatten(), Dropout(), Linear(3), Softmax()], seed=2**64 - 1)
+    assert math.isfinite(net.train_step(IMAGES, LABELS % 3, Adam()))
 
 
 @pytest.mark.parametrize("name", presets.NAMES)
