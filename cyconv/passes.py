@@ -137,13 +137,18 @@ class Passes:
             len(x), *self._layers[-1].output_shape
         )
 
+    def check_step(self, dtype: np.dtype, images: int) -> Program:
+        """Return the program of a step; raise ValueError if a layer needs a larger batch."""
+        classes = self._layers[-1].output_shape[-1]
+        program = self.program(dtype, without_last=True, training=True, classes=classes)
+        program.check(images)
+        return program
+
     def step(
         self, x: np.ndarray, labels: np.ndarray, loss: CrossEntropy, counted: tuple[int, int]
     ) -> tuple[float, np.ndarray]:
         """Write the gradients of the mean loss of a batch; return the loss and the new state."""
-        classes = self._layers[-1].output_shape[-1]
-        program = self.program(x.dtype, without_last=True, training=True, classes=classes)
-        program.check(len(x))
+        program = self.check_step(x.dtype, len(x))
         self._fetch(x.dtype)
         value, state = program.step(x.reshape(len(x), -1), labels, loss, counted)
         self._bring(program.dtype)

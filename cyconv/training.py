@@ -14,7 +14,8 @@ from numpy.typing import ArrayLike
 
 from cyconv import checks
 from cyconv._core import atomic
-from cyconv.averages import Arenas, Average, arenas, resume
+from cyconv.averages import Average, arenas, resume
+from cyconv.callbacks import Callback, KeepBest, as_callback
 from cyconv.geometry import integer
 from cyconv.losses import CrossEntropy
 from cyconv.optimizers import Adam, Optimizer, share_of_rate
@@ -71,77 +72,6 @@ class Progress:
     _news: tuple[int, str, tuple[Any, ...]] | None = field(
         default=None, init=False, repr=False, compare=False
     )
-
-
-class Callback:
-    """What `fit` calls on its way; override what you need. A true result ends the training.
-
-    A run that was interrupted and goes on first calls those that the interrupt left out.
-
-    Attributes
-    ----------
-    repeats : bool
-        Whether a call that was interrupted is made again too; it must do no harm then.
-    """
-
-    repeats = False
-
-    def on_epoch_begin(self, network: Network, epoch: int, batches: int) -> None:
-        """Before an epoch of `batches` steps, or what is left of one; epochs count from 1."""
-
-    def on_batch_end(self, network: Network, batch: int, loss: float) -> object:
-        """After a step; batches count from 1."""
-
-    def on_epoch_end(self, network: Network, epoch: int, history: History) -> object:
-        """After validation."""
-
-
-class KeepBest(Callback):
-    """Keep the weights of the epoch with the best validation accuracy.
-
-    Parameters
-    ----------
-    patience : int, optional
-        End the training after this many epochs without a better one.
-
-    Attributes
-    ----------
-    epoch : int
-        The best one; 0 before the first.
-    accuracy : float
-    steps : int
-        Those that the network had taken by then.
-    arrays : tuple of ndarray
-        Copies of the flat arrays of parameters and of untrained state; empty before the first.
-    """
-
-    repeats = True
-
-    def __init__(self, patience: int | None = None) -> None:
-        self.patience = None if patience is None else integer(patience, "KeepBest", "patience", 1)
-        self.epoch, self.accuracy, self.steps = 0, -1.0, 0
-        self.arrays: Arenas = ()
-
-    def on_epoch_end(self, network: Network, epoch: int, history: History) -> bool:
-        """Compare the epoch with the best one."""
-        if not history.val_accuracy:
-            raise ValueError("KeepBest: fit must be given validation_data, got none")
-        if history.val_accuracy[-1] > self.accuracy:
-            kept = {
-                "epoch": epoch,
-                "accuracy": history.val_accuracy[-1],
-                "steps": network.steps,
-                "arrays": tuple(arena.copy() for arena in arenas(network)),
-            }
-            vars(self).update(kept)  # at once: Ctrl-C comes before or after
-        return self.patience is not None and epoch - self.epoch >= self.patience
-
-    def restore(self, network: Network) -> None:
-        """Give a network the weights of the best epoch, if there was one."""
-        if self.arrays:
-            for arena, kept in zip(arenas(network), self.arrays, strict=True):
-                arena[...] = kept
-            network._steps[0] = self.steps
 
 
 def fit(
@@ -262,6 +192,13 @@ class _Run:
         self.batch_size = integer(self.batch_size, WHO, "batch_size", 1)
         self.seed = integer(self.seed, WHO, "seed", 0)
         self.batches = -(-len(self.x) // self.batch_size)
+        images = len(self.x)
+        last = images - (self.batches - 1) * self.batch_size
+        try:
+            self.network._passes.check_step(self.network._computed(self.x[:0]).dtype, last)
+        except ValueError as error:
+            text = f"{WHO}: the last batch of an epoch has {last} of {images} images"
+            raise ValueError(f"{text}: {error}") from None
 
     def check_optimizer(self, optimizer, schedule) -> None:
         self.optimizer = Adam() if optimizer is None else optimizer
@@ -273,7 +210,12 @@ class _Run:
     def check_callbacks(self, callbacks) -> None:
         if not isinstance(callbacks, (list, tuple)):
             raise TypeError(f"{WHO}: callbacks must be a list, got {callbacks!r}")
-        self.callbacks = [_as_callback(each) for each in callbacks]
+        self.callbacks = [as_callback(each, WHO) for each in callbacks]
+        keep = KeepBest.on_epoch_end
+        if self.held is None and any(
+            getattr(each.on_epoch_end, "__func__", None) is keep for each in self.callbacks
+        ):
+            raise ValueError("KeepBest: fit must be given validation_data, got none")
 
     def check_progress(self, ema) -> None:
         """Check how far the run has come, and that its average is the one asked for."""
@@ -378,18 +320,3 @@ def _diverged(what: str, epoch: int, step: int) -> FloatingPointError:
         f"{WHO}: {what} after epoch {epoch}, step {step}; look for NaN or infinity in the data, or "
         "lower the learning rate"
     )
-
-
-class _Called(Callback):
-    """A plain callable, called at the end of each epoch."""
-
-    def __init__(self, call):
-        self.on_epoch_end = call
-
-
-def _as_callback(each) -> Callback:
-    if isinstance(each, Callback):
-        return each
-    if not callable(each):
-        raise TypeError(f"Network.fit: callbacks must be Callback or callable, got {each!r}")
-    return _Called(each)

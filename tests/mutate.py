@@ -28,6 +28,7 @@ TESTS = Path(__file__).parent
 CYCONV = TESTS.parent / "cyconv"
 GATE = {  # the files of cyconv, and the tests of each beside those of ALL
     "averages.py": ("test_averages.py",),
+    "callbacks.py": ("test_training.py",),
     "checks.py": (),
     "geometry.py": (),
     "threads.py": ("test_threads.py::test_a_count_that_was_set_is_the_count",),

@@ -1,13 +1,14 @@
 """The fit loop: what it measures, what it calls, and that a seed decides everything."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 
 import cyconv
 from cyconv import Adam, Network
-from cyconv.layers import Flatten, Linear, Softmax
+from cyconv.layers import BatchNorm, Flatten, Linear, Softmax
 from cyconv.training import Callback, History, KeepBest, Progress
 from tests.zoo import batch
 
@@ -228,6 +229,19 @@ def test_an_accuracy_of_0_is_better_than_none(data, accuracies):
     assert (best.epoch, best.accuracy) == (1, 0.0)
 
 
+def test_keep_best_restores_the_network_it_has_seen_or_one_like_it_and_no_other(data):
+    best = KeepBest()
+    small().fit(*data, epochs=1, validation_data=data, callbacks=[best])
+    best.restore(small())
+    larger = Network([Flatten(), Linear(5), Softmax()], (3, 3, 1))
+    stateful = Network([BatchNorm(), Flatten(), Linear(4), Softmax()], (3, 3, 1))
+    for other in (small(dtype=np.float64), larger, stateful):
+        before = other._parameters.copy()
+        with pytest.raises(ValueError, match="KeepBest: network must have the layers"):
+            best.restore(other)
+        np.testing.assert_array_equal(other._parameters, before)
+
+
 def test_keep_best_needs_validation_data_and_a_patience_it_can_count(data):
     with pytest.raises(ValueError, match="KeepBest: fit must be given validation_data"):
         small().fit(*data, epochs=1, callbacks=[KeepBest()])
@@ -251,6 +265,57 @@ REFUSED = {
     r"progress\.epoch must be": lambda x, labels: Progress(epoch=-1),
     r"progress\.epoch": lambda x, labels: Progress(epoch="1"),
 }
+
+
+class Deaf(Callback):
+    def on_epoch_end(self, network):
+        """Cannot be called as `fit` does."""
+
+
+class Later(Callback):
+    def on_batch_end(self, network, batch, loss, *, more):
+        """Cannot be called as `fit` does."""
+
+
+UNFIT = {
+    r"KeepBest: fit must be given validation_data": [KeepBest(), KeepBest().on_epoch_end],
+    r"Network.fit: callbacks must be made, as KeepBest\(\)": [KeepBest, Deaf, dict],
+    r"Network.fit: callbacks must take 3 arguments": [
+        *(Deaf(), Later(), lambda: None, lambda network, epoch: None, Deaf().on_epoch_end),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "callback"), [(text, each) for text, callbacks in UNFIT.items() for each in callbacks]
+)
+def test_a_callback_that_cannot_hear_of_the_epoch_is_refused_before_it(text, callback, data):
+    net = small()
+    with pytest.raises((TypeError, ValueError), match=text):
+        net.fit(*data, callbacks=[callback])
+    assert net.steps == 0
+
+
+def test_what_takes_three_arguments_hears_of_the_epoch(data):
+    heard = []
+    callbacks = [
+        lambda *all: heard.append(all[1]),
+        lambda network, epoch, history, more=0: heard.append(epoch),
+        partial(lambda more, network, epoch, history: heard.append(epoch), 0),
+        max,  # whose signature nobody knows
+    ]
+    with pytest.raises(TypeError, match="not supported between"):
+        small().fit(*data, epochs=1, callbacks=callbacks)
+    assert heard == [1, 1, 1]
+
+
+@pytest.mark.parametrize(("images", "size"), [(65, 64), (9, 4), (1, 64), (3, 1)])
+def test_a_batch_that_is_too_small_for_a_layer_is_found_before_the_first_step(images, size):
+    net = Network([Linear(3), BatchNorm(), Softmax()], (4,))
+    x, labels = batch(net, images)
+    with pytest.raises(ValueError, match=r"Network.fit: .*BatchNorm '1': training needs 2 values"):
+        net.fit(x, labels, batch_size=size)
+    assert net.steps == 0
 
 
 @pytest.mark.parametrize("name", REFUSED)
