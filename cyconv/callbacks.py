@@ -106,16 +106,14 @@ def as_callback(each, who: str) -> Callback:
         raise TypeError(
             f"{who}: callbacks must be made, as KeepBest() is, got the class {each.__name__}"
         )
-    if not isinstance(each, Callback) and not callable(each):
-        raise TypeError(f"{who}: callbacks must be Callback or callable, got {each!r}")
     callback = each if isinstance(each, Callback) else _Called(each)
     for call in (callback.on_epoch_begin, callback.on_batch_end, callback.on_epoch_end):
         try:
             inspect.signature(call).bind("network", 1, "history or loss")
         except TypeError:
             raise TypeError(
-                f"{who}: callbacks must take 3 arguments, such as (network, epoch, history), which "
-                f"{call!r} does not"
+                f"{who}: callbacks must be Callback, or callable with 3 arguments, such as "
+                f"(network, epoch, history), got {call!r}"
             ) from None
         except ValueError:  # a builtin, whose signature nobody knows
             pass

@@ -244,7 +244,7 @@ def test_keep_best_restores_the_network_it_has_seen_or_one_like_it_and_no_other(
 
 def test_keep_best_needs_validation_data_and_a_patience_it_can_count(data):
     with pytest.raises(ValueError, match="KeepBest: fit must be given validation_data"):
-        small().fit(*data, epochs=1, callbacks=[KeepBest()])
+        KeepBest().on_epoch_end(small(), 1, History())
     for patience, error in ((0, ValueError), (-1, ValueError), (1.5, TypeError), (True, TypeError)):
         with pytest.raises(error, match="KeepBest: patience must be"):
             KeepBest(patience)
@@ -280,7 +280,7 @@ class Later(Callback):
 UNFIT = {
     r"KeepBest: fit must be given validation_data": [KeepBest(), KeepBest().on_epoch_end],
     r"Network.fit: callbacks must be made, as KeepBest\(\)": [KeepBest, Deaf, dict],
-    r"Network.fit: callbacks must take 3 arguments": [
+    r"Network.fit: callbacks must be Callback, or callable with 3 arguments": [
         *(Deaf(), Later(), lambda: None, lambda network, epoch: None, Deaf().on_epoch_end),
     ],
 }
