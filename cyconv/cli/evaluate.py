@@ -100,6 +100,7 @@ def _check_fit(model: str, network: Network) -> None:
             f"{model}: the network must take images {shape_text(IMAGE)} to {CLASSES} classes, it "
             f"takes {shape_text(taken)} to {shape_text(given)}"
         )
+    network._needs_softmax(model)
 
 
 def _tell_other_data(model: Path, data: Dataset) -> str | None:

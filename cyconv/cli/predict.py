@@ -59,6 +59,7 @@ def run(args) -> int:
             f"{args.model}: the model must take images of 28x28x1, it takes "
             f"{checks.shape_text(network.input_shape)}; cyconv train --out run makes one that does"
         )
+    network._needs_softmax(args.model)
     kind = "digit" if network.classes == 10 else "class"
     draws = sys.stdout.isatty() and sys.stdout.encoding.lower().startswith("utf")
     records, failed = [], False

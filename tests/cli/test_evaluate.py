@@ -11,7 +11,7 @@ import pytest
 
 from cyconv import Network, datasets, errors, get_num_threads, plots
 from cyconv.cli import main
-from cyconv.layers import Flatten, Linear, Softmax
+from cyconv.layers import Flatten, Linear, ReLU, Softmax
 
 TEST = datasets.load_digits()[1]
 
@@ -97,6 +97,25 @@ def test_a_network_for_other_data_is_refused_in_one_line(tmp_path, capsys):
         assert err.startswith(f"cyconv evaluate: {path}: the network must take images (28, 28, 1) ")
         assert text in err and err.count("\n") == 1 and not out
     assert evaluate(saved(tmp_path, (28, 28))) == 0
+
+
+@pytest.mark.parametrize(
+    "layers", ([Flatten(), Linear(10)], [Flatten(), Linear(10), Softmax(), ReLU()])
+)
+def test_a_network_without_probabilities_is_refused_before_the_data(layers, tmp_path, capsys):
+    path = tmp_path / "model.safetensors"
+    Network(layers).save(path)
+    for command in (
+        ["evaluate", str(path), "--data", str(tmp_path / "none")],
+        ["predict", str(path), str(tmp_path / "none.png")],
+    ):
+        assert main(command) == 1
+        out, err = capsys.readouterr()
+        assert err == (
+            f"cyconv {command[0]}: {path}: the network must end with Softmax() on a flat output, "
+            f"got {layers[-1]!r} with output shape (10,)\n"
+        )
+        assert not out
 
 
 def test_the_network_is_looked_at_before_the_data(tmp_path, capsys):
