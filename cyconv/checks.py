@@ -190,14 +190,14 @@ def blas_extent(size: int, who: str, name: str, remedy: str = "kernel") -> None:
         )
 
 
-def finite(x, who: str) -> None:
+def finite(x, who: str, name: str = "x") -> None:
     """Raise ValueError if an image of the batch `x` holds NaN or infinity, naming the first."""
     if x.dtype == np.uint8:
         return
     if of(x.dtype).elementwise.is_finite(x.reshape(-1), kernel_threads()):
         return
     bad = ~np.isfinite(x.reshape(len(x), -1)).all(axis=1)
-    raise ValueError(f"{who}: x must be finite, got NaN or infinity in image {bad.argmax()}")
+    raise ValueError(f"{who}: {name} must be finite, got NaN or infinity in image {bad.argmax()}")
 
 
 def number(value, who: str, name: str, below: float = math.inf, positive: bool = False) -> float:

@@ -48,13 +48,17 @@ def history(history: History, path: FilePath) -> None:
     Raises
     ------
     ValueError
-        If there is no epoch, or matplotlib does not write files of this ending.
+        If there is no epoch, a number is not finite, or matplotlib does not write files of this
+        ending.
     ImportError, OSError
         If matplotlib is missing, or the file cannot be written; so in every function here.
     """
     who = "plots.history"
     if not history.loss:
         raise ValueError(f"{who}: history must hold at least one epoch, got none")
+    for name in ("loss", "val_loss", "val_accuracy"):
+        for index, number in enumerate(getattr(history, name)):
+            checks.number(number, who, f"history.{name}[{index}]")
     epochs = range(1, len(history.loss) + 1)
     curves = {"training": history.loss, "validation": history.val_loss}
     curves = {name: losses for name, losses in curves.items() if losses}
@@ -91,7 +95,7 @@ def filters(network: Network, path: FilePath) -> None:
     Raises
     ------
     ValueError
-        If the network has no convolution.
+        If the network has no convolution, or its weights are not finite.
     """
     who = "plots.filters"
     convolutions = (each for each in network.layers if np.ndim(each.parameters.get("weight")) == 4)
@@ -101,6 +105,7 @@ def filters(network: Network, path: FilePath) -> None:
     weight = layer.parameters["weight"]
     KH, KW, C, F = weight.shape
     images = weight.transpose(3, 2, 0, 1).reshape(F * C, KH, KW)[: COLUMNS**2]
+    checks.finite(images, who, "the weight")
     texts = (f"{f}" if C == 1 else f"{f}, channel {c}" for f, c in np.ndindex(F, C))
     title = f"filters of {layer!r}"
     if len(images) < F * C:
@@ -176,7 +181,7 @@ def mistakes(x: ArrayLike, labels: ArrayLike, probabilities: ArrayLike, path: Fi
     Raises
     ------
     TypeError, ValueError
-        If an argument does not fit the others, or there is no image.
+        If an argument does not fit the others or is not finite, or there is no image.
     """
     who = "plots.mistakes"
     dtypes = (*checks.FLOATS, np.dtype(np.uint8))
@@ -187,6 +192,8 @@ def mistakes(x: ArrayLike, labels: ArrayLike, probabilities: ArrayLike, path: Fi
     if not images.size:
         raise ValueError(f"{who}: x must hold at least one image, got none")
     given = checks.array(probabilities, who, "probabilities", (len(images), "classes"))
+    checks.finite(images, who)
+    checks.finite(given, who, "probabilities")
     truth = checks.labels(labels, len(images), given.shape[1], who)
     guess = given.argmax(axis=1)
     wrong = np.flatnonzero(guess != truth)

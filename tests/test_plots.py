@@ -277,3 +277,37 @@ def test_what_cannot_be_drawn_is_named_and_nothing_is_written(draw, error, text,
     with pytest.raises(error) as raised:
         draw(tmp_path / "picture.png")
     assert f"plots.{text}" in str(raised.value) and not list(tmp_path.iterdir())
+
+
+def spoilt(array, value):
+    """Return an array of floats whose last number is another."""
+    array = np.array(array, np.float64)
+    array.flat[-1] = value
+    return array
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_not_drawn(value, tmp_path):
+    net, path = presets.exercise(), tmp_path / "picture.png"
+    net.parameters()["0.weight"].flat[-1] = value
+    for text, draw in {
+        r"history: history\.loss\[1\] must be": lambda: plots.history(
+            History([0.5, value], [], [], [1.0, 1.0]), path
+        ),
+        r"history: history\.val_loss\[0\] must be": lambda: plots.history(
+            History([0.5], [value], [0.5], [1.0]), path
+        ),
+        r"history: history\.val_accuracy\[0\] must be": lambda: plots.history(
+            History([0.5], [0.5], [value], [1.0]), path
+        ),
+        "filters: the weight must be finite": lambda: plots.filters(net, path),
+        "mistakes: probabilities must be finite.*image 5": lambda: plots.mistakes(
+            IMAGES, LABELS, spoilt(PROBABILITIES, value), path
+        ),
+        "mistakes: x must be finite.*image 5": lambda: plots.mistakes(
+            spoilt(IMAGES, value), LABELS, PROBABILITIES, path
+        ),
+    }.items():
+        with pytest.raises(ValueError, match=rf"plots\.{text}"):
+            draw()
+    assert not path.exists()
