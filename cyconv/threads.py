@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,17 @@ import threadpoolctl
 from cyconv._core import blas, cpu
 from cyconv.geometry import integer
 
+
+def _environment(name: str) -> int:
+    """Return the number of threads that a variable of OpenMP's names, or 0."""
+    text = os.environ.get(name, "").split(",")[0].strip()
+    return int(text) if text.isdecimal() else 0
+
+
 _count: int | None = None  # None until set or first asked for
 _ran = False  # whether a kernel has had more than one thread
 _alone = False  # whether this process was forked after that: it has one thread for good
+_MOST = _environment("OMP_THREAD_LIMIT") or sys.maxsize  # which OpenMP reads once
 _OPENMP_THREADS = cpu.openmp_threads()  # fewer, later on: a limit
 
 
@@ -59,13 +68,14 @@ def set_num_threads(n: int | None) -> None:
 def get_num_threads() -> int:
     """Return the number of threads that kernels run on.
 
-    A lower limit of OpenMP's, such as ``threadpoolctl.threadpool_limits(1)`` sets, holds as well.
+    A lower limit of OpenMP's, such as ``threadpoolctl.threadpool_limits(1)`` sets, holds as well,
+    if it is lower than what OpenMP began with: as many threads cannot be told from no limit.
     """
     global _count
     if _count is None:
         _count = _automatic()
     limit = cpu.openmp_threads()
-    return min(_count, limit) if limit < _OPENMP_THREADS else _count
+    return min(_count, _MOST, limit if limit < _OPENMP_THREADS else _count)
 
 
 def kernel_threads() -> int:
@@ -78,11 +88,8 @@ def kernel_threads() -> int:
 
 def _automatic() -> int:
     """Return the cores that this process may use."""
-    wish = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    cores = available_cores()
-    if wish.isdecimal() and int(wish) > 0:
-        return min(int(wish), 4 * (os.cpu_count() or 1))
-    return cores
+    wish = _environment("OMP_NUM_THREADS")
+    return min(wish, 4 * (os.cpu_count() or 1)) if wish else available_cores()
 
 
 def available_cores() -> int:

@@ -126,6 +126,12 @@ def test_the_environment_is_read_without_being_asked(python):
     assert python(code, OMP_NUM_THREADS="1") == "1\n"
 
 
+@pytest.mark.parametrize(("limit", "count"), [("1", 1), ("2", 2), ("0", 3), ("many", 3), ("", 3)])
+def test_no_count_is_more_than_openmp_gives_the_process(limit, count, python):
+    code = "import cyconv; cyconv.set_num_threads(3); print(cyconv.get_num_threads())"
+    assert python(code, OMP_THREAD_LIMIT=limit) == f"{count}\n"
+
+
 @pytest.mark.skipif(CORES == 1, reason="one thread anyway")
 @pytest.mark.parametrize("n", (None, 2, 2 * CORES))
 def test_a_limit_of_threadpoolctl_holds_while_it_lasts(n, alone):
