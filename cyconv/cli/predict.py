@@ -61,7 +61,7 @@ def run(args) -> int:
         )
     network._needs_softmax(args.model)
     kind = "digit" if network.classes == 10 else "class"
-    draws = sys.stdout.isatty() and sys.stdout.encoding.lower().startswith("utf")
+    draws = sys.stdout.isatty() and (sys.stdout.encoding or "").lower().startswith("utf")
     records, failed = [], False
     for path in args.images:
         try:

@@ -6,13 +6,13 @@ import io
 import os
 import re
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 # What a terminal takes as an order: control characters, except the ends of lines, tabs and the
 # returns of a progress bar, and marks that turn the direction of a text.
 ORDERS = re.compile("[\0-\b\v\f\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+NOTHING = io.TextIOBase()  # for what a stream lacks: it does nothing, and has no number
 
 
 class OutputError(OSError):
@@ -32,7 +32,8 @@ def open_closed() -> None:
         pass
     os.close(number)
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:
+        stream = getattr(sys, name)
+        if stream is None or getattr(stream, "closed", False):
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - until the end
 
 
@@ -48,22 +49,23 @@ class Errors:
             stream.reconfigure(errors="backslashreplace")
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
+        return getattr(self._stream if hasattr(self._stream, name) else NOTHING, name)
 
     def write(self, text: str) -> int:
-        self._do(self._stream.write, ORDERS.sub(_shown, text))
+        self._do("write", ORDERS.sub(_shown, text))
         return len(text)
 
     def flush(self) -> None:
-        self._do(self._stream.flush)
+        self._do("flush")
 
-    def _do(self, function: Callable[..., Any], *arguments) -> None:
+    def _do(self, name: str, *arguments) -> None:
         try:
-            function(*arguments)
+            self.__getattr__(name)(*arguments)
         except OSError as error:
             with suppress(OSError):  # what is still in the buffer must not fail at the exit
+                own = self.fileno()
                 number = os.open(os.devnull, os.O_WRONLY)
-                os.dup2(number, self._stream.fileno())
+                os.dup2(number, own)
                 os.close(number)
             self._failed(error)
 
@@ -83,10 +85,10 @@ class Output(Errors):
 
     _error: OutputError | None = None
 
-    def _do(self, function: Callable[..., Any], *arguments) -> None:
+    def _do(self, name: str, *arguments) -> None:
         if self._error:
             raise self._error
-        super()._do(function, *arguments)
+        super()._do(name, *arguments)
 
     def _failed(self, error: OSError) -> None:
         self._error = OutputError(error.errno, error.strerror)

@@ -1,17 +1,22 @@
 """Standard streams that are closed, full, or cannot encode a name: no result and no run is lost."""
 
+import errno
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+from contextlib import redirect_stderr
 
 import numpy as np
 import pytest
 
 from cyconv import Network
 from cyconv.cli import main
+from cyconv.cli.report import Interrupt
+from cyconv.cli.streams import Errors
 from cyconv.layers import Flatten, Linear, Softmax
 from cyconv.runs import load_training
 from tests.cli.train.runs import SHORT, bits, never_stopped, rows
@@ -43,6 +48,43 @@ def test_a_closed_stream_changes_nothing_else(closed):
     done = shell(closed, *SHORT)
     assert (done.returncode, done.stderr) == (0, b"")
     assert bool(done.stdout) == (">&-" not in closed.replace("2>&-", ""))
+
+
+@pytest.mark.parametrize("names", (["stdout"], ["stderr"], ["stdin", "stdout", "stderr"]))
+def test_a_stream_that_a_program_has_closed_changes_nothing_else(names):
+    code = "import sys; from cyconv.cli import main\n" + "".join(
+        f"sys.{name}.close()\n" for name in names
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code + "sys.exit(main(['info']))"], capture_output=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert bool(done.stdout) == ("stdout" not in names)
+
+
+class Least:
+    """A stream that can be written, and nothing else."""
+
+    def __init__(self):
+        self.text = ""
+
+    def write(self, text):
+        self.text += text
+        if "full" in self.text:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_stream_need_only_be_written(tmp_path, monkeypatch):
+    out, err = Least(), Least()
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", err)
+    assert main(["info"]) == 0 and "OpenMP" in out.text and not err.text
+    assert main(["evaluate", str(tmp_path / "full")]) == 1 and "full" in err.text
+    Network([Flatten(), Linear(10), Softmax()]).save(tmp_path / "full")
+    assert main(["evaluate", str(tmp_path / "full"), "--dataset", "digits"]) == 1
+    with redirect_stderr(Errors(err)), Interrupt() as stop:
+        signal.raise_signal(signal.SIGINT)
+    assert stop.noted
 
 
 def test_no_file_of_a_run_gets_the_number_of_a_closed_stream(tmp_path):
