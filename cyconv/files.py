@@ -32,7 +32,7 @@ def opened(path: FilePath, error: type[Exception]) -> Iterator[BufferedReader]:
     A device, which may have no end, and a pipe, which may have no writer, are not opened but
     refused by `error`.
     """
-    path = os.fsdecode(path)
+    path = _text(path)
     mode = os.stat(path).st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # what open says of a folder is clear
         raise error(f"{path}: this is {_kind(mode)}; copy what it holds to a file and name that")
@@ -47,7 +47,7 @@ def replacement(path: FilePath) -> Iterator[BinaryIO]:
     It lies in the same folder, takes over owner and mode of the older file, and vanishes on an
     error, which names `path`. Of a link, the file that it leads to is replaced.
     """
-    path = os.fsdecode(path)
+    path = _text(path)
     older = _older(path)
     target = Path(os.path.realpath(path) if os.path.islink(path) else path)
     if older and not target.exists():  # as of an open file by its link in /proc
@@ -72,6 +72,14 @@ def replacement(path: FilePath) -> Iterator[BinaryIO]:
         finally:
             with suppress(OSError):
                 temporary.unlink()
+
+
+def _text(path: FilePath) -> str:
+    """Return a path as text, or raise ValueError if no file can have that name."""
+    text = os.fsdecode(path)
+    if "\0" in text:
+        raise ValueError(f"path must name a file, got {text!r}")
+    return text
 
 
 def make_folder(path: Path) -> None:

@@ -193,6 +193,19 @@ def test_another_name_of_a_file_keeps_the_older_content(write, tmp_path):
     assert snapshot.read_bytes() == b"older" and path.stat().st_size > 5
 
 
+@every_reader
+def test_a_name_that_no_file_can_have_is_named_by_readers(name):
+    for path in ("fi\0le", b"fi\0le"):
+        with pytest.raises(ValueError, match=r"path must name a file, got 'fi\\x00le'"):
+            READERS[name][0](path)
+
+
+def test_a_name_that_no_file_can_have_is_named_by_writers(write):
+    for path in ("fi\0le.png", b"fi\0le.png"):
+        with pytest.raises(ValueError, match=r"path must name a file, got 'fi\\x00le.png'"):
+            write(path)
+
+
 def test_a_name_may_be_as_long_as_the_system_lets_it(write, tmp_path):
     name = (os.pathconf(tmp_path, "PC_NAME_MAX") - 4) * "n" + ".png"
     write(tmp_path / name)
