@@ -237,12 +237,12 @@ def _check_options(args) -> None:
 def _new(args) -> Training:
     """Return a run at its beginning."""
     for path in (args.out / name for name in (CHECKPOINT, MODEL, HISTORY) if args.out):
-        if path.exists():
+        if os.path.lexists(path):
             holds, advice = path.name, "delete it first"
-            if path.name == CHECKPOINT and is_finished(_load(path)):
-                holds = "a finished run"
-            elif path.name == CHECKPOINT:
+            if path.name == CHECKPOINT and path.exists():
                 holds, advice = "a run that is not finished", f"go on with --resume {args.out}"
+                if is_finished(_load(path)):
+                    holds, advice = "a finished run", "delete it first"
             raise FileExistsError(f"{args.out} holds {holds}: {advice}, or choose another folder")
     make, rate = OPTIMIZERS[args.optimizer]
     return Training(

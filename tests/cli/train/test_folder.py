@@ -52,6 +52,16 @@ def test_a_run_that_is_not_finished_is_not_overwritten(tmp_path, capsys):
     assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
 
+@pytest.mark.skipif(os.name != "posix", reason="links are POSIX's")
+@pytest.mark.parametrize("name", ("checkpoint.safetensors", "model.safetensors", "history.json"))
+def test_a_link_to_nothing_is_found_before_the_training(name, tmp_path, capsys):
+    (tmp_path / name).symlink_to("nowhere/file")
+    assert f"{tmp_path} holds {name}: delete it first" in refusal(
+        [*SHORT, "--out", tmp_path], capsys
+    )
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 @pytest.mark.parametrize("left", ([], ["model.safetensors"], ["history.json"]))
 def test_a_run_that_is_finished_is_not_overwritten_nor_mixed_with_another(
     left, whole, tmp_path, capsys
