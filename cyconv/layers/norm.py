@@ -35,7 +35,10 @@ class BatchNorm(Layer):
         self.momentum = number(momentum, "BatchNorm", "momentum")
         self.eps = number(eps, "BatchNorm", "eps")
         if self.momentum > 1:
-            raise ValueError(f"BatchNorm: momentum must be from 0 to 1, got {momentum!r}")
+            raise ValueError(
+                f"BatchNorm: momentum must be from 0 to 1, got {momentum!r}; a layer finds the "
+                "number of its channels by itself"
+            )
         if self.eps == 0:
             raise ValueError("BatchNorm: eps must be more than 0, got 0")
         self.config = {"momentum": self.momentum, "eps": self.eps}

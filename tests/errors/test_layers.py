@@ -60,7 +60,7 @@ NOT_NUMBERS = [
             )
             for row in NOT_NUMBERS
         ),
-        ("BatchNorm", "momentum", 1.5, ValueError, "must be from 0 to 1, got 1.5"),
+        ("BatchNorm", "momentum", 1.5, ValueError, "must be from 0 to 1, got 1.5; a layer finds"),
         ("BatchNorm", "eps", 0, ValueError, "must be more than 0, got 0"),
         ("Dropout", "p", 1.01, ValueError, "must be from 0 to 1, got 1.01"),
         ("Dropout", "p", 50, ValueError, "must be from 0 to 1, got 50"),
