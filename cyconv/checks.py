@@ -83,12 +83,20 @@ def array(value, who: str, name: str, shape=None, dtypes=FLOATS) -> np.ndarray:
 
 def _any_array(value, who: str, name: str) -> np.ndarray:
     """Return `value` as an array of any kind, or raise TypeError."""
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"{who}: {name} is a masked array; fill it first: {name}.filled(0)")
+    not_masked(value, who, name)
     try:
         return np.asarray(value)
-    except (TypeError, ValueError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # a tensor of another library may say in its own way that it is none
         raise TypeError(f"{who}: {name} must be an array, got {value!r:.60}: {error}") from None
+
+
+def not_masked(value, who: str, name: str) -> None:
+    """Raise TypeError if `value` is a masked array or a list of some, whose masks NumPy drops."""
+    among = value if isinstance(value, (list, tuple)) else [value]
+    if any(isinstance(each, np.ma.MaskedArray) for each in among):
+        raise TypeError(f"{who}: {name} is a masked array; fill it first: {name}.filled(0)")
 
 
 def _elements(value, result: np.ndarray) -> str:

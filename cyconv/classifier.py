@@ -13,6 +13,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from cyconv import checks
 from cyconv.layers import Conv2D, Flatten, Layer, LeakyReLU, Linear, Softmax
 from cyconv.network import Network
 from cyconv.optimizers import Adam
@@ -95,6 +96,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         FloatingPointError
             If the loss is NaN or infinite.
         """
+        checks.not_masked(y, "CNNClassifier", "y")
         X = _as_array(X)
         fitted = copy.copy(self)  # if this fit fails, the one before it stays
         rows, y = validate_data(fitted, _as_rows(X), y, dtype=_DTYPES)
@@ -178,7 +180,11 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
 
 
 def _as_array(X):
-    """Return a sequence of images as an array, and all else as it is: scikit-learn takes it."""
+    """Return a sequence of images as an array, and all else as it is: scikit-learn takes it.
+
+    But for masked arrays, which it takes without their masks.
+    """
+    checks.not_masked(X, "CNNClassifier", "X")
     if not isinstance(X, (list, tuple)):
         return X
     try:

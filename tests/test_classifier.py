@@ -269,6 +269,17 @@ def test_images_of_another_shape_are_refused(digits):
             classifier.predict_proba(x)
 
 
+def test_masked_arrays_are_refused_as_a_network_does(digits):
+    x, y = digits
+    fitted, masked = quick().fit(x, y), np.ma.masked_array
+    for rows in (masked(x, x == 0), masked(x.reshape(-1, 8, 8), False), [masked(x[0], True)] * 9):
+        for call in (lambda rows: quick().fit(rows, y[: len(rows)]), fitted.predict):
+            with pytest.raises(TypeError, match=r"CNNClassifier: X .*masked array"):
+                call(rows)
+    with pytest.raises(TypeError, match=r"CNNClassifier: y .*masked array"):
+        quick().fit(x, masked(y, y == 3))
+
+
 def test_predict_before_fit_is_refused(digits):
     with pytest.raises(NotFittedError):
         quick().predict(digits[0])

@@ -14,6 +14,17 @@ from tests.errors.mistakes import (
     raises,
 )
 
+
+class Unwilling:
+    """An array that cannot become one of NumPy's, as a tensor of torch that has a gradient."""
+
+    def __init__(self, error):
+        self._error = error
+
+    def __array__(self, *_, **__):
+        raise self._error("detach it first")
+
+
 NOT_FLOATS = {  # a value, and what the text must say
     "None": (None, "NoneType"),
     "strings": ([["a", "b"]], "got str"),
@@ -24,6 +35,9 @@ NOT_FLOATS = {  # a value, and what the text must say
     "ragged": ([[1.0], [1.0, 2.0]], "array"),
     "complex": (ones(2, 3, dtype=np.complex64), "complex64"),
     "masked": (np.ma.masked_array(ones(2, 3), False), "masked array"),
+    "a list with a masked one": ([np.ma.masked_array(ones(3), False), ones(3)], "masked array"),
+    "a tensor": (Unwilling(RuntimeError), "array", "detach it first"),
+    "a closed file": (Unwilling(OSError), "array", "detach it first"),
     "float16": (ones(2, 3, dtype=np.float16), "float16", ".astype(np.float32)"),
     "int64": (ones(2, 3, dtype=np.int64), "int64", ".astype(np."),
     "big-endian": (ones(2, 3, dtype=">f4"), ">f4", ".astype(np.float32)"),
@@ -45,6 +59,12 @@ def test_what_is_not_an_array_of_floats(who, argument, kind):
     value, *pieces = NOT_FLOATS[kind]
     with raises(TypeError, f"{who}: {argument} ", *pieces):
         ARRAY_CALLS[who, argument](**{argument: value})
+
+
+def test_that_memory_does_not_suffice_is_not_called_a_wrong_kind():
+    who, argument = next(iter(ARRAY_CALLS))
+    with pytest.raises(MemoryError, match="detach it first"):
+        ARRAY_CALLS[who, argument](**{argument: Unwilling(MemoryError)})
 
 
 @pytest.mark.parametrize(("who", "argument"), [*FUNCTION_CALLS, *LAYER_CALLS])
