@@ -86,7 +86,7 @@ CHECKS = {  # functions that raise, or return what they were given first
         "batch_shape",
     ),
     *("_any_array", "_check_owner", "_flat", "_images", "_labels", "_layers", "_needs_softmax"),
-    *("check_is_fitted", "check_classification_targets", "enter"),
+    *("check_is_fitted", "check_classification_targets", "enter", "not_masked"),
 }
 
 
