@@ -70,6 +70,16 @@ class Geometry(NamedTuple):
         return self.pitch // self.C
 
     @property
+    def is_inside(self) -> bool:
+        """Whether all windows lie in the image with its padding."""
+        last_h = (self.OH - 1) * self.stride_h + (self.KH - 1) * self.dilation_h
+        last_w = (self.OW - 1) * self.stride_w + (self.KW - 1) * self.dilation_w
+        return (
+            last_h < self.H + self.pad_top + self.pad_bottom
+            and last_w < self.W + self.pad_left + self.pad_right
+        )
+
+    @property
     def taps(self) -> int:
         """Length of one row of the column matrix, KH*KW*C."""
         return self.KH * self.KW * self.C

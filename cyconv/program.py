@@ -10,6 +10,8 @@ depend on shapes only, and so the bits of the result do not depend on the number
 
 from __future__ import annotations
 
+import math
+import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +20,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cyconv._core import of
+from cyconv.checks import shape_text
+from cyconv.functional import tile_rows
+from cyconv.geometry import Geometry
 from cyconv.losses import total
 from cyconv.memory import Memory, Places, whole_lines
 from cyconv.stages import Blocks, ByLayer, LayerOperation
@@ -98,6 +103,7 @@ class Program:
         self.has_loss = classes is not None
         if classes is not None:
             self.add(self.kernels.softmax.CrossEntropy(classes), self.output)
+            self._check(who, (classes,), self.output, self.steps[-1:])
         self.places = Places(self, needs_input_gradient=backward)
         self.stages = self._cut()
         self._key: tuple[int, int] | None = None
@@ -108,9 +114,58 @@ class Program:
 
     def append(self, layer: Any, x: int) -> int:
         """Add what a layer does to the buffer `x`, and return the buffer of its output."""
+        first = len(self.steps)
         if layer.is_described:
-            return layer.operations(self, x)
-        return self.add(LayerOperation(layer), x, stage=ByLayer)
+            y = layer.operations(self, x)
+        else:
+            y = self.add(LayerOperation(layer), x, stage=ByLayer)
+        geometry = getattr(layer, "geometry", None)
+        inside = not isinstance(geometry, Geometry) or geometry.is_inside
+        self._check(layer.who, layer.output_shape, y, self.steps[first:], inside)
+        return y
+
+    def _check(
+        self, who: str, shape: tuple[int, ...], y: int, steps: list[Step], inside: bool = True
+    ) -> None:
+        """Raise ValueError unless steps read what is there, and a buffer `y` has a layer's shape.
+
+        They do not where a subclass changes `build` and inherits `operations`.
+        """
+        reads = all(step.op.inputs == self.sizes[x] for step in steps for x in step.reads)
+        if (
+            not (reads and inside)
+            or y not in range(len(self.sizes))
+            or self.sizes[y] != math.prod(shape)
+        ):
+            raise ValueError(
+                f"{who}: its operations do not make the output {shape_text(('N', *shape))}, which "
+                "build promises, of what comes in; define operations as well, or forward and "
+                "backward"
+            )
+
+    def located(self, layer: Any, **sizes: int) -> dict[str, slice]:
+        """Return where a layer has its parameters and state, those named of so many numbers.
+
+        Raises
+        ------
+        ValueError
+            If the layer has declared one of them in another size, or not at all.
+        """
+        for name, size in sizes.items():
+            place = layer.slices.get(name, slice(0, 0))
+            if (found := place.stop - place.start) != size:
+                raise ValueError(
+                    f"{layer.who}: its operations read {size} numbers of {name}, build declares "
+                    f"{found}; define operations as well, or forward and backward"
+                )
+        return layer.slices
+
+    def convolution(self, layer: Any, geometry: Geometry, F: int) -> Any:
+        """Return the operation that convolves by a layer's weight, and its bias if it has one."""
+        bias = {"bias": F} if "bias" in layer.slices else {}
+        slices = self.located(layer, weight=geometry.taps * F, **bias)
+        tile = tile_rows(geometry, sys.maxsize, self.dtype.itemsize)
+        return self.kernels.convolution.Conv(geometry._asdict(), F, tile, slices)
 
     def add(self, op: Any, *reads: int, stage: Any = None, shares: int | None = None) -> int:
         """Add an operation and return the buffer that it writes.

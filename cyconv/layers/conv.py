@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 from cyconv.checks import (
     blas_extent,
     flag,
@@ -12,7 +10,6 @@ from cyconv.checks import (
     representable,
     shape_text,
 )
-from cyconv.functional import tile_rows
 from cyconv.geometry import (
     AxisPadding,
     Padding,
@@ -123,11 +120,7 @@ class Conv2D(Layer):
             self.declare("bias", (self.out_channels,), zeros)
 
     def operations(self, program: Program, x: int) -> int:
-        tile = tile_rows(self.geometry, sys.maxsize, program.dtype.itemsize)
-        op = program.kernels.convolution.Conv(
-            self.geometry._asdict(), self.out_channels, tile, self.slices
-        )
-        return program.add(op, x)
+        return program.add(program.convolution(self, self.geometry, self.out_channels), x)
 
     def onnx(self, graph: Graph, value: Value) -> Value:
         x = graph.channels_first(value)

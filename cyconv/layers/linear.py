@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-
 from cyconv import tuning
 from cyconv.checks import blas_extent, flag, names_after, shape_text
-from cyconv.functional import tile_rows
 from cyconv.geometry import Geometry, integer
 from cyconv.graph import Graph, Value
 from cyconv.initializers import xavier_uniform, zeros
@@ -52,11 +49,7 @@ class Linear(Layer):
 
     def operations(self, program: Program, x: int) -> int:
         # At one pixel a convolution is a linear layer.
-        geometry = Geometry.pixel(self.input_shape[0])
-        tile = tile_rows(geometry, sys.maxsize, program.dtype.itemsize)
-        op = program.kernels.convolution.Conv(
-            geometry._asdict(), self.out_features, tile, self.slices
-        )
+        op = program.convolution(self, Geometry.pixel(self.input_shape[0]), self.out_features)
         large = self.parameters["weight"].size * program.dtype.itemsize > tuning.WHOLE_BATCH_BYTES
         return program.add(op, x, stage=WholeBatch if large else None)
 

@@ -53,7 +53,8 @@ class BatchNorm(Layer):
 
     def operations(self, program: Program, x: int) -> int:
         kernels, size, channels = program.kernels, math.prod(self.input_shape), self.input_shape[-1]
-        shape = size, channels, self.slices
+        names = "weight", "bias", "running_mean", "running_var"
+        shape = size, channels, program.located(self, **dict.fromkeys(names, channels))
         norm = kernels.normalisation.Normalise(*shape, self.eps, program.training)
         if not program.training:
             return x if program.folds(x, norm) else program.add(norm, x)
