@@ -13,13 +13,13 @@ from cyconv._core import atomic
 from cyconv.files import FilePath
 from cyconv.geometry import integer
 from cyconv.layers import Layer, Softmax
-from cyconv.layers.settled import Settled
 from cyconv.layers.table import table
 from cyconv.losses import CrossEntropy
 from cyconv.optimizers import Optimizer
 from cyconv.passes import Passes
 from cyconv.prediction import evaluate, predict, predict_proba
 from cyconv.program import Arenas
+from cyconv.settled import Keeper, Settled
 from cyconv.training import fit
 
 _DTYPES = ("float32", "float64", *checks.FLOATS)
@@ -27,7 +27,7 @@ MOST_SEED = 2**64 - 1  # that the key of counted random numbers holds
 _SETTLED = "layers", "input_shape", "output_shape", "seed", "ends_with_softmax"
 
 
-class Network:
+class Network(Keeper):
     """Layers in a row, their parameters in one flat array.
 
     Parameters
@@ -107,10 +107,9 @@ class Network:
         self._turn = atomic.Turn()
         self._own = {"_own", *vars(self)} - others
 
-    def __setattr__(self, name: str, value: object) -> None:
-        if name in _SETTLED and "_own" in vars(self):
-            raise AttributeError(f"Network: {name} cannot be changed any more; make a new network")
-        super().__setattr__(name, value)
+    def _refusal(self, name: str) -> str:
+        settled = name in _SETTLED and "_own" in vars(self)
+        return f"Network: {name} cannot be changed any more; make a new network" if settled else ""
 
     @classmethod
     def _made(cls, *arguments) -> Network:
@@ -153,21 +152,23 @@ class Network:
 
         The arrays can be written to, but not replaced: ``parameters["0.weight"][...] = values``.
         """
-        return self._named("parameters")
+        return self._named(self._parameters)
 
     def gradients(self) -> dict[str, np.ndarray]:
         """Return the gradients of the last backward pass or training step by name, as views."""
-        return self._named("gradients")
+        return self._named(self._gradients)
 
     def state(self) -> dict[str, np.ndarray]:
         """Return what is kept and not trained by name ("1.running_mean", ...), as views."""
-        return self._named("state")
+        return self._named(self._state)
 
-    def _named(self, kind: str) -> dict[str, np.ndarray]:
+    def _named(self, arena: np.ndarray) -> dict[str, np.ndarray]:
+        """Return views of an arena that are new, as an array's shape and type can be set."""
+        kind = "state_shapes" if arena is self._state else "parameter_shapes"
         return Settled(
-            (f"{layer.name}.{name}", view)
+            (f"{layer.name}.{name}", arena[layer.slices[name]].reshape(shape))
             for layer in self.layers
-            for name, view in getattr(layer, kind).items()
+            for name, shape in getattr(layer, kind).items()
         )
 
     def forward(self, x: ArrayLike, training: bool = False) -> np.ndarray:

@@ -41,6 +41,15 @@ class Arenas(NamedTuple):
     steps: np.ndarray
 
 
+def in_a_row(begin: int, shapes: dict[str, tuple[int, ...]]) -> dict[str, slice]:
+    """Return where arrays of some shapes are that lie one behind the other."""
+    slices = {}
+    for name, shape in shapes.items():
+        slices[name] = slice(begin, begin + math.prod(shape))
+        begin = slices[name].stop
+    return slices
+
+
 @dataclass(eq=False)
 class Step:
     """An operation in its place: the buffers it reads and writes, and the stage it belongs to.

@@ -8,7 +8,18 @@ import pytest
 
 import cyconv
 from cyconv import Adam, Network, presets
-from cyconv.layers import Conv2D, Dropout, Flatten, Layer, LeakyReLU, Linear, Residual, Softmax
+from cyconv.initializers import zeros
+from cyconv.layers import (
+    BatchNorm,
+    Conv2D,
+    Dropout,
+    Flatten,
+    Layer,
+    LeakyReLU,
+    Linear,
+    Residual,
+    Softmax,
+)
 from tests.zoo import batch
 
 CHANGES = {  # of an entry, by each way that a dict has
@@ -25,6 +36,7 @@ OF = {
     "layer.parameters": lambda net: net.layers[0].parameters,
     "layer.gradients": lambda net: net.layers[0].gradients,
     "layer.config": lambda net: net.layers[0].config,
+    "layer.slices": lambda net: net.layers[0].slices,
     "network.parameters": Network.parameters,
     "network.gradients": Network.gradients,
     "a copy's": lambda net: copy.deepcopy(net).layers[0].parameters,
@@ -56,6 +68,25 @@ def test_an_array_can_be_written_to_and_all_see_it():
     np.testing.assert_allclose(net.forward(x), after, rtol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ("parameters", "gradients", "state", "config", "slices"))
+def test_layers_have_no_entries_in_common(kind):
+    with pytest.raises(TypeError, match="cannot be replaced"):
+        getattr(Flatten(), kind)["new"] = 1
+    assert getattr(Softmax(), kind) == {}
+
+
+@pytest.mark.parametrize("change", ("shape", "dtype"))
+def test_the_form_of_an_array_that_a_network_gives_is_not_the_network_s(change, tmp_path):
+    net = Network([BatchNorm(), Flatten(), Linear(3), Softmax()], (2, 3, 4))
+    for entries in (net.parameters(), net.gradients(), net.state()):
+        for array in entries.values():
+            setattr(array, change, {"shape": (1, array.size), "dtype": np.int32}[change])
+    net.save(tmp_path / "net")
+    again = Network.load(tmp_path / "net")
+    for name, array in (again.parameters() | again.state()).items():
+        np.testing.assert_array_equal(array, (net.parameters() | net.state())[name])
+
+
 def test_a_copy_of_the_entries_is_a_dict():
     entries = presets.exercise().parameters()
     for each in (copy.copy(entries), copy.deepcopy(entries), entries.copy(), dict(entries)):
@@ -66,10 +97,11 @@ def test_a_copy_of_the_entries_is_a_dict():
 
 SETTINGS = {  # layer by layer: what is changed, and to what
     0: {"stride": (2, 2), "geometry": None, "bias": False, "parameters": {}, "gradients": {}},
-    1: {"negative_slope": 0.9, "config": {}, "input_shape": (1,), "name": "9", "number": 4},
+    1: {"negative_slope": 0.9, "config": {}, "input_shape": (1,), "name": "9", "number": 4,
+        "__class__": Softmax, "__dict__": {}},
     2: {"p": 0.9, "state": {}},
-    3: {"body": (), "shortcut": ()},
-}
+    3: {"body": (), "shortcut": (), "slices": {}},
+}  # fmt: skip
 METHODS = "forward", "backward", "operations", "enter", "onnx", "build"
 
 
@@ -93,6 +125,9 @@ def test_an_attribute_of_a_layer_in_a_network_cannot_be_changed(how):
         for name, value in (changes | dict.fromkeys(METHODS, lambda x: x)).items():
             with pytest.raises(AttributeError, match=rf"^{layer.who}: {name} cannot be changed"):
                 setattr(layer, name, value)
+            if name in vars(layer):
+                with pytest.raises(AttributeError, match=rf"^{layer.who}: {name} cannot be chan"):
+                    delattr(layer, name)
     with pytest.raises(AttributeError, match=r"^LeakyReLU '3.body.1': negative_slope cannot be"):
         net.layers[3].body[1].negative_slope = 0
     x, labels = np.ones((2, 6, 6, 2), np.float32), np.array([0, 1])
@@ -104,6 +139,10 @@ def test_the_settings_that_are_saved_cannot_be_changed_before_there_is_a_network
     layer = Conv2D(3, 3)
     with pytest.raises(AttributeError, match=r"^Conv2D: stride cannot be changed any more; make a"):
         layer.stride = (2, 2)
+    with pytest.raises(AttributeError, match=r"^Conv2D: stride cannot be changed any more; make a"):
+        del layer.stride
+    with pytest.raises(AttributeError, match=r"^Conv2D: __class__ cannot be changed any more"):
+        layer.__class__ = Linear
     again = Network([layer], (6, 6, 2)).layers[0].fresh()
     with pytest.raises(AttributeError, match=r"^Conv2D: stride cannot be changed any more"):
         again.stride = (2, 2)
@@ -114,6 +153,43 @@ def test_an_attribute_of_a_network_cannot_be_changed(name):
     net = made()
     with pytest.raises(AttributeError, match=rf"^Network: {name} cannot be changed any more"):
         setattr(net, name, ())
+    with pytest.raises(AttributeError, match=rf"^Network: {name} cannot be changed any more"):
+        delattr(net, name)
+
+
+BUILT = {  # what is done to a layer on its way into a network
+    "setup": lambda layer: layer.setup((6, 6, 2)),
+    "bind": lambda layer: layer.bind(*np.zeros((2, layer.size), np.float32)),
+    "reset": Layer.reset,
+    "declare": lambda layer: layer.declare("weight", (1,), zeros),
+    "a network": lambda layer: Network([layer], (6, 6, 2)),
+    "a network with it inside": lambda layer: Network([Residual([layer])], (6, 6, 2)),
+}
+
+
+@pytest.mark.parametrize("how", ("made", "copied", "pickled"))
+@pytest.mark.parametrize("done", BUILT)
+def test_a_layer_of_a_network_is_not_built_again(done, how):
+    net = made()
+    if how == "copied":
+        net = copy.deepcopy(net)
+    for layer in net.layers if how != "pickled" else [pickle.loads(pickle.dumps(net.layers[3]))]:
+        for each in layer.walk():
+            with pytest.raises(
+                (ValueError, RuntimeError),
+                match=r": this layer is part of a netw"
+                r"ork already; make a new one|: parameters are declared in build",
+            ):
+                BUILT[done](each)
+    x = np.ones((2, 6, 6, 2), np.float32)
+    np.testing.assert_allclose(net.forward(x), made().predict_proba(x), rtol=1e-6)
+
+
+def test_a_layer_that_was_set_up_can_be_reset():
+    block = Residual([Conv2D(2, 3, padding=1)])
+    block.setup((6, 6, 2))
+    block.reset()
+    Network([block], (6, 6, 2))
 
 
 class Enters(LeakyReLU):

@@ -14,9 +14,9 @@ from numpy.typing import ArrayLike
 from cyconv import checks
 from cyconv.graph import Graph, Value
 from cyconv.initializers import Initializer
-from cyconv.layers.settled import Settled
 from cyconv.passes import Own, Passes
-from cyconv.program import Arenas, Program
+from cyconv.program import Arenas, Program, in_a_row
+from cyconv.settled import Keeper, Settled
 
 
 class Declared(NamedTuple):
@@ -27,7 +27,7 @@ class Declared(NamedTuple):
     trained: bool
 
 
-class Layer:
+class Layer(Keeper):
     """One step of a network.
 
     A new layer needs `forward` and `backward` on whole arrays and nothing else: with plain NumPy in
@@ -68,25 +68,25 @@ class Layer:
     number: int = 0
     input_shape: tuple[int, ...] = ()
     output_shape: tuple[int, ...] = ()
-    parameters: dict[str, np.ndarray] = {}  # noqa: RUF012 - replaced, never changed in place
-    gradients: dict[str, np.ndarray] = {}  # noqa: RUF012
-    state: dict[str, np.ndarray] = {}  # noqa: RUF012
-    config: dict[str, object] = {}  # noqa: RUF012
-    slices: dict[str, slice] = {}  # noqa: RUF012
-    _settled: frozenset[str] = frozenset()
+    parameters: dict[str, np.ndarray] = Settled()
+    gradients: dict[str, np.ndarray] = Settled()
+    state: dict[str, np.ndarray] = Settled()
+    config: dict[str, object] = Settled()
+    slices: dict[str, slice] = Settled()
+    _settled: frozenset[str] = frozenset(("__class__", "__dict__"))
     _declared: dict[str, Declared] | None = None
     _saved: tuple[np.ndarray, ...] | None = None
     _passes: Passes | None = None
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        """Refuse what would part the layer from its `config` or from the programs that run it."""
+    def _refusal(self, name: str) -> str:
+        """Keep what would part the layer from its `config` or from the programs that run it."""
         own = vars(self)
-        if name in self._settled or (name in own and name in own.get("config", ())):
-            advice = "make a new layer"
-            if name in ("parameters", "gradients", "state"):
-                advice = f"write into its arrays, as in layer.{name}[...][...] = values"
-            raise AttributeError(f"{self.who}: {name} cannot be changed any more; {advice}")
-        super().__setattr__(name, value)
+        if name not in self._settled and (name not in own or name not in own.get("config", ())):
+            return ""
+        advice = "make a new layer"
+        if name in ("parameters", "gradients", "state"):
+            advice = f"write into its arrays, as in layer.{name}[...][...] = values"
+        return f"{self.who}: {name} cannot be changed any more; {advice}"
 
     def build(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Declare the parameters for samples of `input_shape` and return the output's shape.
@@ -188,7 +188,7 @@ class Layer:
         self, name: str, shape: Sequence[int], initializer: Initializer, trained: bool = True
     ) -> None:
         """Declare a parameter, or state that is not trained; to be called in `build`."""
-        if self._declared is None:
+        if self._declared is None or self._is_bound:
             raise RuntimeError(f"{self.who}: parameters are declared in build(self, input_shape)")
         self._declared[name] = Declared(tuple(shape), initializer, trained)
 
@@ -232,8 +232,7 @@ class Layer:
         self, input_shape: Sequence[int], name: str | int | None = None, number: int = 0
     ) -> None:
         """Build the layer for samples of `input_shape`; it can be done once."""
-        if self._declared is not None:
-            raise ValueError(f"{self.who}: this layer is part of a network already; make a new one")
+        self._needs_free(self._declared is None)
         self.name, self.number = None if name is None else str(name), number
         self._declared = {}
         self.input_shape = tuple(input_shape)
@@ -246,10 +245,22 @@ class Layer:
             self.reset()
             raise
 
+    @property
+    def _is_bound(self) -> bool:
+        return "_settled" in vars(self)
+
+    def _needs_free(self, free: bool) -> None:
+        if not free:
+            raise ValueError(f"{self.who}: this layer is part of a network already; make a new one")
+
     def reset(self) -> None:
-        """Undo `setup` and all that came after it: the layer belongs to no network again."""
+        """Undo `setup`, unless `bind` came after it: the layer can be set up again."""
+        self._needs_free(not self._is_bound)
         for child in self.children.values():
-            child.reset()
+            if (
+                not child._is_bound
+            ):  # in another network, which is why there is none with this layer
+                child.reset()
         self._forget()
 
     def fresh(self) -> Layer:
@@ -271,6 +282,8 @@ class Layer:
         """Be a deep copy, or unpickled: a layer that was built has arrays of its own."""
         vars(self).update(kept)
         if self._declared is not None:
+            for layer in self.walk():
+                vars(layer).pop("_settled", None)
             own = self.parameters | self.state
             dtype = next((array.dtype for array in own.values()), np.dtype(np.float32))
             parameters, gradients = np.zeros((2, self.size), dtype)
@@ -279,12 +292,12 @@ class Layer:
                 view[...] = own[name]
 
     def _forget(self) -> None:
-        self._settled = frozenset()
+        vars(self).pop("_settled", None)
         if "config" in vars(self):
             self.config = dict(self.config)
         self.name = self._declared = self._saved = self._passes = None
         self.number = 0
-        self.parameters, self.gradients, self.state, self.slices = {}, {}, {}, {}
+        self.parameters = self.gradients = self.state = self.slices = Settled()
         self.input_shape = self.output_shape = ()
 
     def bind(
@@ -299,10 +312,10 @@ class Layer:
 
         The layer's own begin at `begin` and, of the state, at `begin_state`.
         """
-        self._settled = frozenset()
+        self._needs_free(not self._is_bound)
         state = np.empty(0, parameters.dtype) if state is None else state
         shapes, state_shapes = self.parameter_shapes, self.state_shapes
-        self.slices = _slices(begin, shapes) | _slices(begin_state, state_shapes)
+        self.slices = Settled(in_a_row(begin, shapes) | in_a_row(begin_state, state_shapes))
         self.parameters, self.gradients, self.state = (
             Settled((name, arena[self.slices[name]].reshape(shape)) for name, shape in each.items())
             for arena, each in ((parameters, shapes), (gradients, shapes), (state, state_shapes))
@@ -318,7 +331,7 @@ class Layer:
         if "config" in vars(self):
             self.config = Settled(self.config)
         names = dir(self) if self.is_described else Layer.__annotations__
-        self._settled = frozenset(name for name in names if not name.startswith("_"))
+        self._settled |= {name for name in names if not name.startswith("_")}
 
     def initialize(self, *key: int) -> None:
         """Draw the initial values, in the order of their declaration, from the stream of a key."""
@@ -385,12 +398,3 @@ class Layer:
             if position == 0 or name not in defaults or defaults[name].default != value
         ]
         return f"{type(self).__name__}({', '.join(arguments)})"
-
-
-def _slices(begin: int, shapes: dict[str, tuple[int, ...]]) -> dict[str, slice]:
-    """Return where arrays of some shapes are that lie one behind the other."""
-    slices = {}
-    for name, shape in shapes.items():
-        slices[name] = slice(begin, begin + math.prod(shape))
-        begin = slices[name].stop
-    return slices
