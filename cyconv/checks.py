@@ -322,3 +322,18 @@ def names_after(last: str) -> Callable[[Init], Init]:
         return checked  # type: ignore[return-value]
 
     return decorate
+
+
+def flat(array, who: str, name: str, like) -> None:
+    """Raise if `array` is not a flat array of the type and length of `like`."""
+    if not isinstance(array, np.ndarray) or array.dtype not in FLOATS:
+        raise TypeError(f"{who}: {name} must be an array of float32 or float64, got {array!r:.60}")
+    if array.dtype != like.dtype:
+        raise TypeError(
+            f"{who}: {name} must be {like.dtype} as the parameters are, got {array.dtype}"
+        )
+    if array.ndim != 1 or array.shape != like.shape or not array.flags.c_contiguous:
+        raise ValueError(
+            f"{who}: {name} must be flat, contiguous and of shape ({like.size},), "
+            f"got {shape_text(array.shape)}"
+        )

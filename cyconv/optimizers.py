@@ -9,7 +9,8 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from cyconv._core import of
-from cyconv.checks import FLOATS, number, shape_text
+from cyconv.checks import flag, flat, number
+from cyconv.settled import Setting
 from cyconv.threads import kernel_threads
 
 SQUARES = 16384  # elements whose squares are one partial sum of a norm, for any number of threads
@@ -35,8 +36,6 @@ class BaseOptimizer:
         Those of the constructor, except max_norm.
     arrays : tuple of str
         What `state` has beside the number of steps, each as long as the parameters.
-    max_norm : float or None
-        A gradient whose Euclidean norm is more is scaled to it.
     """
 
     arguments: ClassVar[tuple[str, ...]] = ()
@@ -44,9 +43,7 @@ class BaseOptimizer:
 
     def __init__(self, learning_rate: float, max_norm: float | None) -> None:
         self.learning_rate = learning_rate
-        self.max_norm = (
-            None if max_norm is None else self._number(max_norm, "max_norm", positive=True)
-        )
+        self.max_norm = max_norm
         self._count = np.zeros(1, np.int64)
         self._kept: dict[str, np.ndarray] = {}  # says nothing before the first step
         self._arena: np.ndarray | None = None
@@ -54,14 +51,15 @@ class BaseOptimizer:
     def _number(self, value, name: str, positive: bool = False, below: float = math.inf) -> float:
         return number(value, type(self).__name__, name, below, positive)
 
-    @property
-    def learning_rate(self) -> float:
+    @Setting
+    def learning_rate(self, value) -> float:
         """The step size; a new one must be finite and at least 0."""
-        return self._learning_rate
+        return self._number(value, "learning_rate")
 
-    @learning_rate.setter
-    def learning_rate(self, value: float) -> None:
-        self._learning_rate = self._number(value, "learning_rate")
+    @Setting
+    def max_norm(self, value) -> float | None:
+        """A gradient whose Euclidean norm is more is scaled to it."""
+        return None if value is None else self._number(value, "max_norm", positive=True)
 
     @property
     def t(self) -> int:
@@ -82,7 +80,11 @@ class BaseOptimizer:
             The number of steps ``t`` of shape (), int64; after the first step also flat arrays as
             long as the parameters.
         """
-        return {"t": self._count.reshape(()), **(self._kept if self.t else {})}
+        return {"t": self._count.reshape(()), **(self._named() if self.t else {})}
+
+    def _named(self) -> dict[str, np.ndarray]:
+        """Return what is kept of what `arrays` names now."""
+        return {name: self._kept[name] for name in self.arrays}
 
     def load_state(self, state: Mapping[str, np.ndarray], parameters: np.ndarray) -> None:
         """Go on from what `state` returned for a network with these flat `parameters`.
@@ -106,7 +108,7 @@ class BaseOptimizer:
             )
         kept = {name: state[name] for name in self.arrays if t}
         for name, array in kept.items():
-            _flat(array, who, name, parameters)
+            flat(array, who, name, parameters)
         kept = {name: array.copy() for name, array in kept.items()}
         self._arena, self._kept, self._count = None, kept, np.full(1, t, np.int64)
 
@@ -124,8 +126,8 @@ class BaseOptimizer:
             If the optimizer has worked on other parameters before: its state belongs to them.
         """
         who = f"{type(self).__name__}.step"
-        _flat(parameters, who, "parameters", parameters)
-        _flat(gradients, who, "gradients", parameters)
+        flat(parameters, who, "parameters", parameters)
+        flat(gradients, who, "gradients", parameters)
         if not parameters.flags.writeable:
             raise ValueError(f"{who}: parameters must be writable, got a read-only array")
         if np.may_share_memory(parameters, gradients):
@@ -133,7 +135,7 @@ class BaseOptimizer:
         if self.t == 0:
             kept = {name: np.zeros_like(parameters) for name in self.arrays}
         else:
-            kept = self._kept
+            kept = self._named()
             self._check_owner(parameters)
         clip = self._clip(gradients)
         # Both say nothing until the number of steps is more than 0, which the sweep sees to.
@@ -207,7 +209,7 @@ class Adam(BaseOptimizer):
 
     arguments: ClassVar[tuple[str, ...]] = ("learning_rate", "betas", "eps")
     arrays = ("m", "v")
-    weight_decay = 0.0
+    _weight_decay = 0.0
 
     def __init__(
         self,
@@ -218,15 +220,30 @@ class Adam(BaseOptimizer):
         max_norm: float | None = None,
     ) -> None:
         super().__init__(learning_rate, max_norm)
-        if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+        self.betas = betas
+        self.eps = eps
+
+    @Setting
+    def betas(self, value) -> tuple[float, float]:
+        """Decay of the two running means, each in [0, 1)."""
+        if not isinstance(value, (tuple, list)) or len(value) != 2:
             raise ValueError(
-                f"{type(self).__name__}: betas must be a pair of numbers, got {betas!r:.60}"
+                f"{type(self).__name__}: betas must be a pair of numbers, got {value!r:.60}"
             )
-        self.betas = (
-            self._number(betas[0], "betas[0]", below=1),
-            self._number(betas[1], "betas[1]", below=1),
-        )
-        self.eps = self._number(eps, "eps", positive=True)
+        first, second = (self._number(value[i], f"betas[{i}]", below=1) for i in (0, 1))
+        return first, second
+
+    @Setting
+    def eps(self, value) -> float:
+        """More than 0."""
+        return self._number(value, "eps", positive=True)
+
+    @Setting
+    def weight_decay(self, value) -> float:
+        """At least 0."""
+        if "weight_decay" not in self.arguments:
+            raise AttributeError(f"{type(self).__name__}: it has no weight_decay; AdamW has one")
+        return self._number(value, "weight_decay")
 
     def _sweep(self, parameters, gradients, kept, count, clip: float, threads: int) -> None:
         # Where g**2 underflows, m over a smaller eps would be a move of any size.
@@ -276,7 +293,7 @@ class AdamW(Adam):
         max_norm: float | None = None,
     ) -> None:
         super().__init__(learning_rate, betas, eps, max_norm=max_norm)
-        self.weight_decay = self._number(weight_decay, "weight_decay")
+        self.weight_decay = weight_decay
 
 
 class SGD(BaseOptimizer):
@@ -306,6 +323,7 @@ class SGD(BaseOptimizer):
     """
 
     arguments = ("learning_rate", "momentum", "nesterov", "weight_decay")
+    _nesterov = False
 
     def __init__(
         self,
@@ -317,18 +335,40 @@ class SGD(BaseOptimizer):
         max_norm: float | None = None,
     ) -> None:
         super().__init__(learning_rate, max_norm)
-        self.momentum = self._number(momentum, "momentum", below=1)
-        self.weight_decay = self._number(weight_decay, "weight_decay")
-        if not isinstance(nesterov, bool):
-            raise TypeError(
-                f"{type(self).__name__}: nesterov must be True or False, got {nesterov!r:.60}"
+        self.momentum = momentum
+        self.weight_decay = weight_decay
+        self.nesterov = nesterov
+
+    @Setting
+    def weight_decay(self, value) -> float:
+        """At least 0."""
+        return self._number(value, "weight_decay")
+
+    @Setting
+    def momentum(self, value) -> float:
+        """In [0, 1); after a step without it, it stays 0."""
+        value = self._number(value, "momentum", below=1)
+        self._check_nesterov(self._nesterov, value)
+        if value and self.t and "velocity" not in self._kept:
+            raise ValueError(
+                f"{type(self).__name__}: momentum must stay 0 after a step without it, got "
+                f"{value}; make a new optimizer"
             )
-        if nesterov and self.momentum == 0:
+        self.arrays = ("velocity",) if value else ()
+        return value
+
+    @Setting
+    def nesterov(self, value) -> bool:
+        """Whether the momentum is Nesterov's."""
+        value = flag(value, type(self).__name__, "nesterov")
+        self._check_nesterov(value, self.momentum)
+        return value
+
+    def _check_nesterov(self, nesterov: bool, momentum: float) -> None:
+        if nesterov and momentum == 0:
             raise ValueError(
                 f"{type(self).__name__}: nesterov needs a momentum, such as momentum=0.9, got 0"
             )
-        self.nesterov = nesterov
-        self.arrays = ("velocity",) if self.momentum else ()
 
     def _sweep(self, parameters, gradients, kept, count, clip: float, threads: int) -> None:
         of(parameters.dtype).elementwise.sgd(
@@ -357,18 +397,3 @@ def share_of_rate(optimizer: Any, share: float) -> tuple[str, float] | None:
         return "learning_rate", rate
     # Not by the property, in whose Python code Ctrl-C could come.
     return "_learning_rate", optimizer._number(rate, "learning_rate")
-
-
-def _flat(array, who: str, name: str, like) -> None:
-    """Raise if `array` is not a flat array of the type and length of `like`."""
-    if not isinstance(array, np.ndarray) or array.dtype not in FLOATS:
-        raise TypeError(f"{who}: {name} must be an array of float32 or float64, got {array!r:.60}")
-    if array.dtype != like.dtype:
-        raise TypeError(
-            f"{who}: {name} must be {like.dtype} as the parameters are, got {array.dtype}"
-        )
-    if array.ndim != 1 or array.shape != like.shape or not array.flags.c_contiguous:
-        raise ValueError(
-            f"{who}: {name} must be flat, contiguous and of shape ({like.size},), "
-            f"got {shape_text(array.shape)}"
-        )

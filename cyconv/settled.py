@@ -1,8 +1,11 @@
-"""What an object keeps, and nobody replaces: what it was is in other places too."""
+"""What an object keeps, and nobody replaces, or not by what is out of range."""
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from collections.abc import Callable
+from typing import Any, Generic, NoReturn, TypeVar
+
+T = TypeVar("T")
 
 
 class Settled(dict[str, Any]):
@@ -43,3 +46,17 @@ class Keeper:
         if text := self._refusal(name):
             raise AttributeError(text)
         super().__delattr__(name)
+
+
+class Setting(Generic[T]):
+    """An attribute that is what `check(owner, value)` returns of what it is set to."""
+
+    def __init__(self, check: Callable[[Any, Any], T]) -> None:
+        self._check, self._name, self.__doc__ = check, f"_{check.__name__}", check.__doc__
+
+    def __get__(self, of: Any, kind: Any = None) -> T:
+        found: Any = self if of is None else getattr(of, self._name)
+        return found
+
+    def __set__(self, of: Any, value: Any) -> None:
+        setattr(of, self._name, self._check(of, value))

@@ -85,7 +85,7 @@ CHECKS = {  # functions that raise, or return what they were given first
         "rounding_mode",
         "batch_shape",
     ),
-    *("_any_array", "_check_owner", "_flat", "_images", "_labels", "_layers", "_needs_softmax"),
+    *("_any_array", "_check_owner", "flat", "_images", "_labels", "_layers", "_needs_softmax"),
     *("check_is_fitted", "check_classification_targets", "enter", "not_masked"),
 }
 

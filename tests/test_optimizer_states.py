@@ -35,6 +35,51 @@ def test_an_optimizer_tells_what_it_is_and_what_it_has_kept(name):
     assert kept["t"] == 1  # what was given stays as it was
 
 
+OTHER = {  # what each argument may be changed to
+    "learning_rate": 0.02, "max_norm": 0.5, "betas": [0.5, 0.6], "eps": 1e-3, "weight_decay": 0.3,
+    "momentum": 0.4, "nesterov": True,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("steps", (0, 3))
+@pytest.mark.parametrize(("kind", "name"), [(k, n) for k in KINDS for n in made(k).config])
+def test_an_argument_that_is_changed_is_the_one_of_the_next_step(kind, name, steps):
+    optimizer, parameters = made(kind), np.ones(5, np.float32)
+    if name == "nesterov":
+        optimizer.momentum = 0.4
+    again = type(optimizer)(**optimizer.config | {name: OTHER[name]})
+    for _ in range(steps):
+        optimizer.step(parameters, np.ones(5, np.float32))
+    if name == "momentum" and steps and not optimizer.momentum:
+        with pytest.raises(ValueError, match=r"^SGD: momentum must stay 0 after a step without it"):
+            optimizer.momentum = 0.4
+        return
+    setattr(optimizer, name, OTHER[name])
+    assert repr(optimizer) == repr(again)
+    twin = parameters.copy()
+    again.load_state(optimizer.state(), twin)
+    for _ in range(3):
+        optimizer.step(parameters, np.ones(5, np.float32))
+        again.step(twin, np.ones(5, np.float32))
+    np.testing.assert_array_equal(parameters, twin)
+    assert list(again.state()) == list(optimizer.state()) == ["t", *again.arrays]
+
+
+def test_a_momentum_that_is_given_up_leaves_nothing_behind():
+    optimizer, parameters = SGD(0.1, 0.9), np.ones(5, np.float32)
+    optimizer.step(parameters, parameters.copy())
+    optimizer.momentum = 0
+    plain, twin = SGD(0.1), parameters.copy()
+    plain.load_state(optimizer.state(), twin)
+    optimizer.step(parameters, np.ones(5, np.float32))
+    plain.step(twin, np.ones(5, np.float32))
+    np.testing.assert_array_equal(parameters, twin)
+    with pytest.raises(
+        ValueError, match=r"^SGD: momentum must stay 0 after a step without it, got"
+    ):
+        optimizer.momentum = 0.9
+
+
 @pytest.mark.parametrize(
     "copied", (copy.deepcopy, copy.copy, lambda x: pickle.loads(pickle.dumps(x)))
 )

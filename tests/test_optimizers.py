@@ -312,3 +312,36 @@ def test_a_mistake_is_named(kind, arguments, error):
     with pytest.raises(error, match=rf"^{kind.__name__}: {next(iter(arguments))}\b") as raised:
         kind(**({"learning_rate": 0.1} if kind is SGD else {}) | arguments)
     assert len(str(raised.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments", "error"),
+    [row for row in ROWS if row[0] is not SGD or "nesterov" not in row[1]],
+    ids=lambda each: getattr(each, "__name__", "") or next(iter(each)),
+)
+def test_a_mistake_is_named_in_what_is_changed_between_steps(kind, arguments, error):
+    optimizer = kind(0.1)
+    before = optimizer.config
+    name, value = next(iter(arguments.items()))
+    with pytest.raises(error, match=rf"^{kind.__name__}: {name}\b"):
+        setattr(optimizer, name, value)
+    assert optimizer.config == before
+
+
+def test_nesterov_and_the_momentum_that_it_needs_are_changed_together():
+    optimizer = SGD(0.1)
+    with pytest.raises(ValueError, match=r"^SGD: nesterov needs a momentum, such as momentum=0.9"):
+        optimizer.nesterov = True
+    with pytest.raises(TypeError, match=r"^SGD: nesterov must be True or False, got 1"):
+        optimizer.nesterov = 1
+    optimizer.momentum = 0.9
+    optimizer.nesterov = True
+    with pytest.raises(ValueError, match=r"^SGD: nesterov needs a momentum, such as momentum=0.9"):
+        optimizer.momentum = 0
+    assert repr(optimizer) == repr(SGD(0.1, 0.9, True))
+
+
+def test_adam_has_no_weight_decay():
+    with pytest.raises(AttributeError, match=r"^Adam: it has no weight_decay; AdamW has one"):
+        Adam().weight_decay = 0.1
+    assert Adam().weight_decay == 0
