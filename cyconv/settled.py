@@ -21,13 +21,32 @@ class Settled(dict[str, Any]):
     def _refuse(self, *_: Any, **__: Any) -> NoReturn:
         raise TypeError(
             "the entries of parameters, gradients, state, slices and config cannot be replaced; "
-            'write into an array, parameters["weight"][...] = values, or make a new layer'
+            'write into an array, parameters["weight"][...] = values, or make a new layer, whose '
+            '__init__ sets a whole config: self.config = {**self.config, "name": value}'
         )
 
     __delitem__ = __ior__ = update = setdefault = pop = popitem = clear = _refuse
 
     def __reduce__(self):
         return dict, (dict(self),)
+
+
+class Listed(tuple[Any, ...]):
+    """What a list holds, and does not gain or lose."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return repr(list(self))
+
+
+def settled(value: Any) -> Any:
+    """Return dicts, lists and tuples, with those inside, as what cannot be changed."""
+    if isinstance(value, dict):
+        return Settled((name, settled(each)) for name, each in value.items())
+    if isinstance(value, (list, tuple)):
+        return (Listed if isinstance(value, (list, Listed)) else tuple)(map(settled, value))
+    return value
 
 
 class Keeper:

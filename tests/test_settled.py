@@ -37,6 +37,12 @@ OF = {
     "layer.gradients": lambda net: net.layers[0].gradients,
     "layer.config": lambda net: net.layers[0].config,
     "layer.slices": lambda net: net.layers[0].slices,
+    "a layer's beside a network": lambda net: Conv2D(4, 3).config,
+    "a fresh layer's": lambda net: net.layers[0].fresh().config,
+    "an unpickled layer's beside a network": lambda net: (
+        pickle.loads(pickle.dumps(Linear(3))).config
+    ),
+    "a dict's in it": lambda net: Counts({"scale": [1, 2]}).config["scale"],
     "network.parameters": Network.parameters,
     "network.gradients": Network.gradients,
     "a copy's": lambda net: copy.deepcopy(net).layers[0].parameters,
@@ -66,6 +72,33 @@ def test_an_array_can_be_written_to_and_all_see_it():
     after = net.predict_proba(x)
     assert not np.array_equal(before, after)
     np.testing.assert_allclose(net.forward(x), after, rtol=1e-5)
+
+
+LISTS = {  # in a config
+    "made": lambda layer: layer,
+    "fresh": Layer.fresh,
+    "copied": copy.deepcopy,
+    "pickled": lambda layer: pickle.loads(pickle.dumps(layer)),
+    "in a network": lambda layer: Network([layer], (4, 4, 2)).layers[0],
+    "copied with it": lambda layer: copy.deepcopy(Network([layer], (4, 4, 2))).layers[0],
+}
+
+
+@pytest.mark.parametrize("how", LISTS)
+def test_a_list_in_a_config_is_the_one_that_the_layer_has(how):
+    layer = LISTS[how](Residual([Conv2D(2, 1)], [LeakyReLU(0.1)]))
+    assert repr(layer) == "Residual([Conv2D(2, kernel_size=1)], shortcut=[LeakyReLU(0.1)])"
+    for name in ("body", "shortcut"):
+        assert layer.config[name] == getattr(layer, name)
+        assert not hasattr(layer.config[name], "append")
+        with pytest.raises(TypeError):
+            layer.config[name][0] = Flatten()
+        assert layer.config[name][0] is getattr(layer, name)[0]
+    given = [3, [4, (5,)]]
+    layer = LISTS[how](Counts(given))
+    given.append(6)
+    given[1].append(6)
+    assert repr(layer) == "Counts([3, [4, (5,)]])"
 
 
 @pytest.mark.parametrize("kind", ("parameters", "gradients", "state", "config", "slices"))
@@ -255,3 +288,15 @@ def test_a_layer_may_say_its_config_first():
             self.negative_slope = slope
 
     assert First(0.5).slope == 0.5
+
+
+def test_a_layer_may_say_more_of_its_config_than_the_one_it_inherits_from():
+    class Named(Conv2D):
+        def __init__(self, out_channels, kernel_size, label="", **others):
+            super().__init__(out_channels, kernel_size, **others)
+            self.label = label
+            self.config = {**self.config, "label": label}
+
+    layer = Named(2, 3, "a")
+    assert layer.config == {**Conv2D(2, 3).config, "label": "a"}
+    assert layer.fresh().config == layer.config

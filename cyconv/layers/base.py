@@ -16,7 +16,7 @@ from cyconv.graph import Graph, Value
 from cyconv.initializers import Initializer
 from cyconv.passes import Own, Passes
 from cyconv.program import Arenas, Program, in_a_row
-from cyconv.settled import Keeper, Settled
+from cyconv.settled import Keeper, Settled, settled
 
 
 class Declared(NamedTuple):
@@ -57,8 +57,8 @@ class Layer(Keeper):
         Views of the network's arenas, to read and write; their entries cannot be replaced.
         `backward` overwrites the gradients.
     config : dict of str to object
-        Of a layer that can be saved: the arguments that make it again, set by `__init__`. The
-        attributes of these names cannot be changed later.
+        Of a layer that can be saved: the arguments that make it again, set by `__init__` as a
+        whole. Its entries, and the attributes of these names, cannot be changed later.
     slices : dict of str to slice
         Where each of its parameters is in the arena of the parameters, and each part of its state
         in that of the state.
@@ -87,6 +87,9 @@ class Layer(Keeper):
         if name in ("parameters", "gradients", "state"):
             advice = f"write into its arrays, as in layer.{name}[...][...] = values"
         return f"{self.who}: {name} cannot be changed any more; {advice}"
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, settled(value) if name == "config" else value)
 
     def build(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Declare the parameters for samples of `input_shape` and return the output's shape.
@@ -280,7 +283,7 @@ class Layer(Keeper):
 
     def __setstate__(self, kept: dict[str, Any]) -> None:
         """Be a deep copy, or unpickled: a layer that was built has arrays of its own."""
-        vars(self).update(kept)
+        vars(self).update({name: settled(x) if name == "config" else x for name, x in kept.items()})
         if self._declared is not None:
             for layer in self.walk():
                 vars(layer).pop("_settled", None)
@@ -293,8 +296,6 @@ class Layer(Keeper):
 
     def _forget(self) -> None:
         vars(self).pop("_settled", None)
-        if "config" in vars(self):
-            self.config = dict(self.config)
         self.name = self._declared = self._saved = self._passes = None
         self.number = 0
         self.parameters = self.gradients = self.state = self.slices = Settled()
@@ -328,8 +329,6 @@ class Layer(Keeper):
             child.bind(parameters, gradients, state, *begins)
         arenas = Arenas(parameters, gradients, state, np.zeros(1, np.int64))
         self._passes = Passes([Own(self)], self.input_shape, arenas, self.who)
-        if "config" in vars(self):
-            self.config = Settled(self.config)
         names = dir(self) if self.is_described else Layer.__annotations__
         self._settled |= {name for name in names if not name.startswith("_")}
 

@@ -177,7 +177,7 @@ class Conv1D(Conv2D):
             rounding=rounding,
         )
         one = {"kernel_size": kernel, "stride": step, "padding": shortest(pads), "dilation": apart}
-        self.config |= one
+        self.config = self.config | one
 
     def build(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         if len(input_shape) != 2:

@@ -43,7 +43,7 @@ class Residual(Layer):
             for name in ("body", "shortcut")
         }
         vars(layer).update(branches)
-        layer.config |= {  # a subclass may have a config of its own
+        layer.config = layer.config | {  # a subclass may have a config of its own
             name: list(branch) or None for name, branch in branches.items() if name in self.config
         }
         return layer
