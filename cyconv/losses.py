@@ -11,10 +11,11 @@ from numpy.typing import ArrayLike
 
 from cyconv import checks
 from cyconv._core import of
+from cyconv.settled import Keeper
 from cyconv.threads import kernel_threads
 
 
-class CrossEntropy:
+class CrossEntropy(Keeper):
     """Cross-entropy with smoothed labels and weighted classes, as torch.nn.CrossEntropyLoss.
 
     ``q[n, f] = class_weight[f] * ((1 - e) * [f = labels[n]] + e / classes)`` with
@@ -30,8 +31,8 @@ class CrossEntropy:
 
     Attributes
     ----------
-    weight : ndarray of shape (classes,), float64, or None
-        What the kernels take for class_weight.
+    label_smoothing, class_weight
+        As given, the latter a tuple; they cannot be changed.
 
     Raises
     ------
@@ -44,13 +45,22 @@ class CrossEntropy:
     ) -> None:
         who = "CrossEntropy"
         self.label_smoothing = checks.number(label_smoothing, who, "label_smoothing", below=1)
-        self.class_weight: tuple[float, ...] | None = None
-        self.weight: np.ndarray | None = None
         if class_weight is not None:
-            self.class_weight = _numbers(class_weight, who, "class_weight")
-            if not any(self.class_weight):
+            class_weight = _numbers(class_weight, who, "class_weight")
+            if not any(class_weight):
                 raise ValueError(f"{who}: class_weight must have one that is more than 0")
-            self.weight = np.array(self.class_weight)
+        self.class_weight: tuple[float, ...] | None = class_weight
+
+    @property
+    def weight(self) -> np.ndarray | None:
+        """What the kernels take for class_weight, of shape (classes,), float64, read-only."""
+        weight = self.class_weight
+        return None if weight is None else np.frombuffer(np.array(weight).tobytes())
+
+    def _refusal(self, name: str) -> str:
+        own = vars(self) if name in ("label_smoothing", "class_weight") else ("weight",)
+        settled = f"CrossEntropy: {name} cannot be changed any more; make a new loss"
+        return settled if name in own else ""
 
     @property
     def config(self) -> dict[str, Any]:
@@ -94,15 +104,15 @@ class CrossEntropy:
         """
         if not len(labels):
             raise ValueError(f"{who}: the mean of no losses is undefined, got an empty batch")
-        if self.weight is None:
+        if (weights := self.weight) is None:
             return 1.0 / len(labels)
-        if len(self.weight) != classes:
+        if len(weights) != classes:
             raise ValueError(
                 f"{who}: class_weight must have {classes} numbers, one for each class, "
-                f"got {len(self.weight)}"
+                f"got {len(weights)}"
             )
         with np.errstate(over="ignore"):
-            weight = float((self.weight * np.bincount(labels, minlength=classes)).sum())
+            weight = float((weights * np.bincount(labels, minlength=classes)).sum())
         if not 0 < weight < math.inf or 1 / weight == math.inf:
             raise ValueError(
                 f"{who}: class_weight of the batch's labels must have a sum to divide by, got "

@@ -1,6 +1,8 @@
 """Cross-entropy: finite wherever the true value is, and with the right gradient."""
 
+import copy
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -139,7 +141,7 @@ def test_smoothed_and_weighted_it_is_the_definition():
 def test_smoothed_and_weighted_it_is_that_of_pytorch():
     torch = pytest.importorskip("torch")
     for loss, logits, labels in random_losses(200):
-        weight = None if loss.weight is None else torch.from_numpy(loss.weight)
+        weight = None if loss.weight is None else torch.tensor(loss.weight)
         theirs = torch.nn.CrossEntropyLoss(weight, label_smoothing=loss.label_smoothing)
         x = torch.from_numpy(logits).requires_grad_()
         expected = theirs(x, torch.from_numpy(labels))
@@ -208,6 +210,45 @@ def test_a_loss_tells_what_it_is():
         again = CrossEntropy(**loss.config)
         assert repr(again) == repr(loss) == repr(eval(repr(loss)))
     assert repr(loss) == "CrossEntropy(label_smoothing=0.25, class_weight=(1.0, 0.0, 2.0))"
+
+
+@pytest.mark.parametrize(
+    "copied", (lambda x: x, copy.copy, copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x)))
+)
+@pytest.mark.parametrize("weights", (None, [1, 0, 2], np.array([1.0, 0.0, 2.0])))
+def test_what_a_loss_tells_is_what_it_computes(weights, copied):
+    loss = copied(CrossEntropy(0.25, weights))
+    logits, labels = np.arange(6.0).reshape(2, 3), [0, 2]
+    before, told = loss(logits, labels)[0], repr(loss)
+    for name in ("label_smoothing", "class_weight", "weight"):
+        for change in (
+            lambda name=name: setattr(loss, name, 0.5),
+            lambda name=name: delattr(loss, name),
+        ):
+            with pytest.raises(
+                AttributeError, match=rf"^CrossEntropy: {name} cannot be changed an"
+            ):
+                change()
+    if weights is not None:
+        weights[1] = 50  # of which the loss has its own
+        with pytest.raises(ValueError, match="read-only"):
+            loss.weight[1] = 50
+        with pytest.raises(ValueError, match="WRITEABLE"):
+            loss.weight.flags.writeable = True
+        weights[1] = 0
+    assert (loss(logits, labels)[0], repr(loss)) == (before, told)
+
+
+def test_a_loss_of_ones_own_has_attributes_of_its_own():
+    class Scaled(CrossEntropy):
+        def __init__(self, share):
+            super().__init__(label_smoothing=share / 2)
+            self.share = share
+
+    loss = Scaled(0.5)
+    loss.share = 1
+    assert (loss.share, loss.label_smoothing) == (1, 0.25)
+    del loss.share
 
 
 ZEROS = np.zeros((2, 3))
