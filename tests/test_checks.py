@@ -110,7 +110,7 @@ TOO_LARGE = {  # what is allocated, and its first call that asks for more than t
     "im2col: cols": lambda: cyconv.im2col(IMAGE, 1),
     "col2im: x": lambda: cyconv.col2im(ones(4, 1), IMAGE.shape, 1, 19),
     "conv2d: y": lambda: cyconv.conv2d(IMAGE, PIXEL),
-    "conv2d: columns": lambda: cyconv.conv2d(IMAGE, ones(20, 20, 1, 1)),
+    "conv2d: columns": lambda: cyconv.conv2d(IMAGE, ones(9, 9, 1, 1), dilation=2),
     "conv2d_backward: dx": lambda: cyconv.conv2d_backward(ones(1, 2, 2, 1), IMAGE, PIXEL, 19),
     "max_pool2d: y": lambda: cyconv.max_pool2d(IMAGE, 1),
     "max_pool2d_backward: dx": lambda: cyconv.max_pool2d_backward(PIXEL, IMAGE, 20),
@@ -134,7 +134,7 @@ UNCOUNTED = {
     ),
     "conv2d: the number of filters is 11": lambda: cyconv.conv2d(PIXEL, ones(1, 1, 1, 11)),
     "conv2d: the number of pixels in one output row is 11": lambda: cyconv.conv2d(
-        ones(1, 1, 11, 1), PIXEL
+        ones(1, 3, 11, 1), ones(2, 1, 1, 1), dilation=2
     ),
     "Conv2D '0': the number of taps KH*KW*C is 18": lambda: Network([Conv2D(1, 3)], (3, 3, 2)),
     "Conv2D '0': the number of channels is 12": lambda: Network(
