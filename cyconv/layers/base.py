@@ -260,9 +260,7 @@ class Layer(Keeper):
         """Undo `setup`, unless `bind` came after it: the layer can be set up again."""
         self._needs_free(not self._is_bound)
         for child in self.children.values():
-            if (
-                not child._is_bound
-            ):  # in another network, which is why there is none with this layer
+            if not child._is_bound:  # in another network: why there is none with this layer
                 child.reset()
         self._forget()
 
