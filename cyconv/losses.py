@@ -147,7 +147,7 @@ def cross_entropy(logits: ArrayLike, labels: ArrayLike) -> tuple[float, np.ndarr
     TypeError, ValueError
         If a shape, element type or label is wrong, or there is nothing to average.
     """
-    return _mean_and_gradient(_PLAIN, logits, labels, "cross_entropy")
+    return _mean_and_gradient(PLAIN, logits, labels, "cross_entropy")
 
 
 def total(losses: np.ndarray, scale: float) -> float:
@@ -185,4 +185,4 @@ def _numbers(values, who: str, name: str) -> tuple[float, ...]:
     return tuple(checks.number(each, who, f"{name}[{i}]") for i, each in enumerate(values))
 
 
-_PLAIN = CrossEntropy()
+PLAIN = CrossEntropy()

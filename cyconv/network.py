@@ -14,7 +14,7 @@ from cyconv.files import FilePath
 from cyconv.geometry import integer
 from cyconv.layers import Layer, Softmax
 from cyconv.layers.table import table
-from cyconv.losses import CrossEntropy
+from cyconv.losses import PLAIN, CrossEntropy
 from cyconv.optimizers import Optimizer
 from cyconv.passes import Passes
 from cyconv.prediction import evaluate, predict, predict_proba
@@ -257,8 +257,7 @@ class Network(Keeper):
         self, x, labels, optimizer, who="Network.train_step", place="", loss=None, **more
     ) -> float:
         """Take one step on arguments that are checked; `more` is for `atomic.take_step`."""
-        loss = CrossEntropy() if loss is None else loss
-        x = self._computed(x)
+        x, loss = self._computed(x), PLAIN if loss is None else loss
         return self._turn.take(who, self._take_step, x, labels, optimizer, loss, who, place, more)
 
     def _take_step(self, x, labels, optimizer, loss, who, place, more) -> float:
