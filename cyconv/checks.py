@@ -94,9 +94,9 @@ def _any_array(value, who: str, name: str) -> np.ndarray:
 
 def not_masked(value, who: str, name: str) -> None:
     """Raise TypeError if `value` is a masked array or a list of some, whose masks NumPy drops."""
-    among = value if isinstance(value, (list, tuple)) else [value]
-    if any(isinstance(each, np.ma.MaskedArray) for each in among):
-        raise TypeError(f"{who}: {name} is a masked array; fill it first: {name}.filled(0)")
+    for each in value if isinstance(value, (list, tuple)) else (value,):
+        if isinstance(each, np.ma.MaskedArray):
+            raise TypeError(f"{who}: {name} is a masked array; fill it first: {name}.filled(0)")
 
 
 def _elements(value, result: np.ndarray) -> str:
@@ -259,6 +259,8 @@ def images(x, input_shape: tuple[int, ...], who: str) -> np.ndarray:
     """
     accepted = (*FLOATS, np.dtype(np.uint8))
     x = array(x, who, "x", dtypes=accepted)
+    if x.ndim and x.shape[1:] == input_shape:
+        return x
     required = ("N", *input_shape)
     if input_shape[-1] == 1 and matches(x.shape, required[:-1]):
         x = x[..., np.newaxis]
