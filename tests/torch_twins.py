@@ -42,10 +42,9 @@ def without_dropout(net):
 
 
 def _without_dropout(layer):
-    config = {
-        name: [_without_dropout(inner) for inner in value] if isinstance(value, list) else value
-        for name, value in layer.config.items()
-    }
+    config = dict(layer.config)
+    for branch in {"body", "shortcut"} & config.keys():
+        config[branch] = config[branch] and [_without_dropout(inner) for inner in config[branch]]
     return type(layer)(**config | ({"p": 0} if type(layer).__name__ == "Dropout" else {}))
 
 
