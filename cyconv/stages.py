@@ -179,7 +179,7 @@ class WholeBatch:
 
     def _tile(self, memory: Memory) -> int:
         """Return the width of the tiles of y: with few images the weights are read line by line."""
-        if memory.images < tuning.LINEAR_FEW_IMAGES:
+        if memory.images < self._linear.FEW_IMAGES:
             return whole_steps(self._op.F / memory.threads)
         return tile_width(self._op.F)
 

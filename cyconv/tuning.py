@@ -28,8 +28,5 @@ WHOLE_BATCH_BYTES = 256 * 1024
 LINEAR_TILES = 16
 # Their width is a multiple of 64: the columns of a tile fill whole vectors at every level.
 LINEAR_TILE_STEP = 64
-# With fewer images than these each thread has one tile, of which it reads whole lines of memory
-# (STREAM_DEPTH in _core/tuning.pxd).
-LINEAR_FEW_IMAGES = 6
 # Images whose dx is computed at once: a tile's dxᵀ stays in the second-level cache.
 LINEAR_DX_IMAGES = 64

@@ -12,7 +12,12 @@ from cyconv._core.gemm cimport gemm
 from cyconv._core.pointwise cimport bias_leaky_relu, column_sums
 from cyconv._core.products cimport Operands, fills_vectors, has_vectors, multiply, transpose
 from cyconv._core.real cimport real
+from cyconv._core.tuning cimport TILE_ROWS
 from cyconv._core.vectors cimport VECTOR_LENGTH
+
+
+# With fewer images `multiply` reads whole lines of the weight: each thread should have one tile.
+FEW_IMAGES = TILE_ROWS
 
 
 cdef struct Linear:
