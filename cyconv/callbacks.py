@@ -36,6 +36,9 @@ class Callback:
         """After validation."""
 
 
+NO_VALIDATION = "KeepBest: fit must be given validation_data, got none"
+
+
 class KeepBest(Callback):
     """Keep the weights of the epoch with the best validation accuracy.
 
@@ -65,7 +68,7 @@ class KeepBest(Callback):
     def on_epoch_end(self, network: Network, epoch: int, history: History) -> bool:
         """Compare the epoch with the best one."""
         if not history.val_accuracy:
-            raise ValueError("KeepBest: fit must be given validation_data, got none")
+            raise ValueError(NO_VALIDATION)
         if history.val_accuracy[-1] > self.accuracy:
             kept = {
                 "epoch": epoch,

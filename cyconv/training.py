@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from cyconv import checks
 from cyconv._core import atomic
 from cyconv.averages import Average, arenas, resume
-from cyconv.callbacks import Callback, KeepBest, as_callback
+from cyconv.callbacks import NO_VALIDATION, Callback, KeepBest, as_callback
 from cyconv.geometry import integer
 from cyconv.losses import CrossEntropy
 from cyconv.optimizers import Adam, Optimizer, share_of_rate
@@ -215,7 +215,7 @@ class _Run:
         if self.held is None and any(
             getattr(each.on_epoch_end, "__func__", None) is keep for each in self.callbacks
         ):
-            raise ValueError("KeepBest: fit must be given validation_data, got none")
+            raise ValueError(NO_VALIDATION)
 
     def check_progress(self, ema) -> None:
         """Check how far the run has come, and that its average is the one asked for."""
