@@ -151,7 +151,8 @@ def conv2d(
         columns = conv.makes_columns(geometry._asdict(), F)
         tile = tile_rows(geometry, rows, x.itemsize) if columns else least_rows(geometry, F)
         threads = min(kernel_threads(), -(-rows // tile))
-        cols = scratch_columns(geometry, tile if columns else 0, threads, x.dtype, "conv2d")
+        floats = tile * geometry.OW * geometry.taps if columns else 0
+        cols = scratch(geometry, tile, floats, threads, x.dtype, "conv2d")
         conv.conv2d(x, weight, bias, y, cols, geometry._asdict(), tile, threads)
     return y
 
@@ -211,8 +212,9 @@ def conv2d_backward(
     size = weight.size + F
     accumulators = np.empty((count_accumulators(parts, size * x.itemsize), size), x.dtype)
     threads = min(kernel_threads(), len(accumulators))
-    cols = scratch_columns(geometry, tile, threads, x.dtype, "conv2d_backward")
     conv, transposed = of(x.dtype).conv, None
+    floats = conv.backward_scratch(geometry._asdict(), F, tile)
+    cols = scratch(geometry, tile, floats, threads, x.dtype, "conv2d_backward")
     if need_dx and conv.needs_transposed(geometry._asdict()):
         transposed = np.ascontiguousarray(weight.reshape(-1, F).T)
     conv.conv2d_backward(
@@ -259,13 +261,12 @@ def tile_rows(geometry: Geometry, rows: int, itemsize: int) -> int:
     return max(1, min(rows, tuning.TILE_BYTES // (geometry.OW * geometry.taps * itemsize)))
 
 
-def scratch_columns(
-    geometry: Geometry, tile: int, threads: int, dtype: DTypeLike, who: str
+def scratch(
+    geometry: Geometry, tile: int, floats: int, threads: int, dtype: DTypeLike, who: str
 ) -> np.ndarray:
-    """Return scratch memory for the columns of one tile of output rows for each thread."""
+    """Return scratch memory for one tile of output rows for each thread, such as its columns."""
     checks.blas_extent(tile * geometry.OW, who, "the number of pixels in one output row")
-    size = max(1, tile * geometry.OW * geometry.taps)
-    return checks.aligned(threads, size, dtype, who, "columns")
+    return checks.aligned(threads, max(1, floats), dtype, who, "columns")
 
 
 def check_im2col(

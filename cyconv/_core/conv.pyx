@@ -55,6 +55,11 @@ def makes_columns(Geometry geometry, Py_ssize_t F):
     return convolution.makes_columns(&geometry, F)
 
 
+def backward_scratch(Geometry geometry, Py_ssize_t F, Py_ssize_t tile):
+    """Return how many floats `conv2d_backward` needs for each thread."""
+    return convolution.backward_scratch(&geometry, F, tile)
+
+
 def needs_transposed(Geometry geometry):
     """Tell whether `conv2d_backward` reads the weight's transpose for dx."""
     return products.needs_transposed(geometry.KH * geometry.KW * geometry.C)
@@ -134,7 +139,7 @@ def conv2d_backward(
     const real[:, ::1] transposed,     # IN: the weight as a matrix (F, KH*KW*C), or None
     real[:, :, :, ::1] dx,             # OUT, or None
     real[:, ::1] accumulators,         # OUT: dweight, then dbias, of each accumulator
-    real[:, ::1] cols,                 # TMP: the columns of one tile for each thread
+    real[:, ::1] cols,                 # TMP: `backward_scratch` for each thread
     Geometry geometry,
     Py_ssize_t height,
     Py_ssize_t tile,

@@ -12,6 +12,7 @@ from cyconv._core.depthwise cimport (
     is_depthwise,
 )
 from cyconv._core.geometry cimport Geometry, is_identity
+from cyconv._core.gradient cimport gradient_reads_windows, gradient_scratch, windows_weight
 from cyconv._core.packed cimport packed_forward, packed_weight, reads_image
 from cyconv._core.products cimport (
     Product,
@@ -52,6 +53,14 @@ cdef inline Product product(const Geometry* g, Py_ssize_t F, Py_ssize_t rows) no
 cdef inline bint makes_columns(const Geometry* g, Py_ssize_t F) noexcept nogil:
     """Tell whether `conv_forward` multiplies columns, if only the image that is its own."""
     return not (is_depthwise(g, F) or can_read_windows(g, F) or reads_image(g, F))
+
+
+cdef inline Py_ssize_t backward_scratch(
+    const Geometry* g, Py_ssize_t F, Py_ssize_t rows,
+) noexcept nogil:
+    """Return how many floats `conv_backward` needs in `cols` for a tile of so many output rows."""
+    cdef Py_ssize_t columns = rows * g.OW * g.KH * g.KW * g.C
+    return max(columns, gradient_scratch(g, rows)) if gradient_reads_windows(g, F) else columns
 
 
 cdef inline const real* columns_of(
@@ -129,6 +138,8 @@ cdef inline void conv_backward(
             # forward: y = cols @ weight, so dweight += cols.T @ dy
             if reads_image(g, F):
                 packed_weight(conv.x, dy, conv.dweight, g, row, stop, F, accumulate)
+            elif gradient_reads_windows(g, F):
+                windows_weight(conv.x, dy, conv.dweight, conv.cols, g, row, stop, F, accumulate)
             else:
                 source = columns_of(conv.x + group * g.C, conv.cols, g, row, stop)
                 transposed_times_dy(source, dy, conv.dweight + group * p.F, &p, accumulate)

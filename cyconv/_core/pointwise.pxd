@@ -5,6 +5,7 @@ from libc.math cimport exp, log, sqrt, sqrtf
 from cyconv._core.kernel cimport kernel
 from cyconv._core.real cimport SINGLE, real
 from cyconv._core.tuning cimport EXERCISE_FILTERS_1, EXERCISE_FILTERS_2, EXERCISE_FILTERS_3
+from cyconv._core.vectors cimport VECTOR_LENGTH, load, repeat, store, vector
 
 
 cdef inline real leaky(real x, real slope) noexcept nogil:
@@ -69,31 +70,39 @@ cdef inline kernel leaky_relu_backward(
         dx[i] = dy[i] if x[i] > 0 else slope * dy[i]
 
 
-cdef inline void column_sums_fixed(
-    const real* dy, real* db, Py_ssize_t rows, Py_ssize_t F,
-) noexcept nogil:
-    cdef Py_ssize_t row, f
-    for row in range(rows):
-        for f in range(F):
-            db[f] += dy[row * F + f]
-
-
 cdef inline kernel column_sums(
     const real* dy, real* db, Py_ssize_t rows, Py_ssize_t F, bint accumulate,
 ) noexcept nogil:
     """db = sum of the rows of dy, added to db if `accumulate`."""
-    cdef Py_ssize_t f
-    if not accumulate:
-        for f in range(F):
-            db[f] = 0
-    if F == EXERCISE_FILTERS_1:
-        column_sums_fixed(dy, db, rows, EXERCISE_FILTERS_1)
-    elif F == EXERCISE_FILTERS_2:
-        column_sums_fixed(dy, db, rows, EXERCISE_FILTERS_2)
-    elif F == EXERCISE_FILTERS_3:
-        column_sums_fixed(dy, db, rows, EXERCISE_FILTERS_3)
-    else:
-        column_sums_fixed(dy, db, rows, F)
+    cdef Py_ssize_t f = 0
+    while f + VECTOR_LENGTH <= F:
+        column_sums_vector(dy + f, db + f, rows, F, VECTOR_LENGTH, accumulate)
+        f += VECTOR_LENGTH
+    if f < F:
+        column_sums_vector(dy + f, db + f, rows, F, F - f, accumulate)
+
+
+cdef inline void column_sums_vector(
+    const real* dy, real* db, Py_ssize_t rows, Py_ssize_t F, Py_ssize_t floats, bint accumulate,
+) noexcept nogil:
+    """The first `floats` columns; four sums at once hide the latency of an addition."""
+    cdef Py_ssize_t row = 0
+    cdef vector t0 = repeat(0), t1 = t0, t2 = t0, t3 = t0
+    while row + 4 <= rows:
+        t0 = t0 + load(dy, floats)
+        t1 = t1 + load(dy + F, floats)
+        t2 = t2 + load(dy + 2 * F, floats)
+        t3 = t3 + load(dy + 3 * F, floats)
+        dy += 4 * F
+        row += 4
+    while row < rows:
+        t0 = t0 + load(dy, floats)
+        dy += F
+        row += 1
+    t0 = (t0 + t1) + (t2 + t3)
+    if accumulate:
+        t0 = t0 + load(db, floats)
+    store(db, t0, floats)
 
 
 cdef inline kernel softmax(

@@ -42,6 +42,11 @@ cdef enum:
     # Pixels whose windows stay in the first-level cache while all vectors of dw go over them.
     PACKED_PIXELS = 64
 
+    # The gradient of a weight that reads windows (bench/layers.py --backward): pixels that go by a
+    # tile of dw, so that their lines and dy stay in the first-level cache, and taps of the tile.
+    GRADIENT_PIXELS = 128
+    GRADIENT_TAPS = 6
+
     # Depthwise convolution: pixels with the same taps at once, as many as hide the latency of a
     # multiply-add, and taps of dw at once, those of a 3x3 kernel and of one of its lines.
     DEPTHWISE_PIXELS = 8

@@ -148,8 +148,9 @@ cdef inline void all_spans(
 cdef inline void all_pixels(
     const Strip* strip, const Group* group, Py_ssize_t f, Py_ssize_t vectors, Py_ssize_t floats,
 ) noexcept nogil:
-    """As many pixels at once as fill the registers."""
+    """As many pixels at once as fill the registers: neighbours, then those that are left over."""
     cdef const Geometry* g = strip.g
+    cdef Py_ssize_t full = TILE_ROWS if vectors == ROW_VECTORS else NARROW_TILE_PIXELS
     cdef Py_ssize_t count = 0, i = 0, n, oh, ow
     cdef const real* corner
     cdef const real* place[NARROW_TILE_PIXELS]
@@ -159,57 +160,77 @@ cdef inline void all_pixels(
                         min(group.down.end, strip.end - n * g.OH)):
             corner = (strip.x + group.taps.k_begin - g.pad_left * g.C
                       + (n * g.H + oh * g.stride_h - g.pad_top + group.taps.kh_begin) * g.W * g.C)
-            for ow in range(group.across.begin, group.across.end):
+            ow = group.across.begin
+            while ow < group.across.end:
                 place[count] = corner + ow * g.stride_w * g.C
                 target[count] = strip.y + ((n * g.OH + oh) * g.OW + ow) * strip.F + f
+                if ow + full <= group.across.end:
+                    full_tile(strip, group, &place[count], &target[count], f, True, vectors, floats)
+                    ow += full
+                    continue
                 count += 1
-                if vectors == ROW_VECTORS:
-                    if count == TILE_ROWS:
-                        register_tile(strip, group, place, target, f, TILE_ROWS, vectors, floats)
-                        count = 0
-                elif count == NARROW_TILE_PIXELS:
-                    register_tile(
-                        strip, group, place, target, f, NARROW_TILE_PIXELS, vectors, floats)
+                if count == full:
+                    full_tile(strip, group, place, target, f, False, vectors, floats)
                     count = 0
+                ow += 1
     if count >= FOUR_ROWS:
-        register_tile(strip, group, place, target, f, FOUR_ROWS, vectors, floats)
+        register_tile(strip, group, place, target, f, FOUR_ROWS, False, vectors, floats)
         i = FOUR_ROWS
     if i + TWO_ROWS <= count:
-        register_tile(strip, group, &place[i], &target[i], f, TWO_ROWS, vectors, floats)
+        register_tile(strip, group, &place[i], &target[i], f, TWO_ROWS, False, vectors, floats)
         i += TWO_ROWS
     if i < count:
-        register_tile(strip, group, &place[i], &target[i], f, 1, vectors, floats)
+        register_tile(strip, group, &place[i], &target[i], f, 1, False, vectors, floats)
+
+
+cdef inline void full_tile(
+    const Strip* strip, const Group* group, const real** place, real** target, Py_ssize_t f,
+    bint neighbours, Py_ssize_t vectors, Py_ssize_t floats,
+) noexcept nogil:
+    """As many pixels as there are registers for."""
+    if vectors == ROW_VECTORS:
+        register_tile(strip, group, place, target, f, TILE_ROWS, neighbours, vectors, floats)
+    else:
+        register_tile(
+            strip, group, place, target, f, NARROW_TILE_PIXELS, neighbours, vectors, floats)
 
 
 cdef inline void register_tile(
     const Strip* strip, const Group* group, const real** place, real** target, Py_ssize_t f,
-    Py_ssize_t pixels, Py_ssize_t vectors, Py_ssize_t floats,
+    Py_ssize_t pixels, bint neighbours, Py_ssize_t vectors, Py_ssize_t floats,
 ) noexcept nogil:
     """A tile of y in registers; `pixels` and `vectors` are numbers that the compiler sees.
 
-    The last vector of a pixel has `floats` floats: VECTOR_LENGTH, which it sees as well, or fewer.
+    So is `neighbours`: the pixels follow each other in a line, so that the first one's `place` and
+    `target` tell those of all. The last vector of a pixel has `floats` floats: VECTOR_LENGTH, which
+    it sees as well, or fewer.
     """
     # As in products.pxd: an array for each column of vectors, no loop inside a loop over pixels.
     cdef Py_ssize_t line = strip.g.W * strip.g.C, run = strip.g.KW * strip.g.C, _, s, i
+    cdef Py_ssize_t step = strip.g.stride_w * strip.g.C
     cdef Py_ssize_t n0 = floats if vectors == 1 else VECTOR_LENGTH
     cdef Py_ssize_t n1 = floats if vectors == 2 else VECTOR_LENGTH
     cdef vector[NARROW_TILE_PIXELS] t0, t1
     cdef vector[TILE_ROWS] t2, t3
     cdef vector r0, r1, r2, r3, element
     cdef const real* at[NARROW_TILE_PIXELS]
+    cdef const real* first = place[0]
+    cdef real* y[NARROW_TILE_PIXELS]
     cdef const real* w = strip.w + (group.taps.kh_begin * run + group.taps.k_begin) * strip.F + f
     cdef const real* weight
     cdef const real* bias = strip.bias + f
     for i in range(pixels):
-        at[i] = place[i]
-        t0[i] = repeat(0) if group.begins else load(target[i], n0)
+        if not neighbours:
+            at[i] = place[i]
+        y[i] = target[0] + i * strip.F if neighbours else target[i]
+        t0[i] = repeat(0) if group.begins else load(y[i], n0)
         if vectors > 1:
-            t1[i] = repeat(0) if group.begins else load(target[i] + VECTOR_LENGTH, n1)
+            t1[i] = repeat(0) if group.begins else load(y[i] + VECTOR_LENGTH, n1)
         if vectors > 2:
             t2[i] = (repeat(0) if group.begins
-                     else load(target[i] + 2 * VECTOR_LENGTH, VECTOR_LENGTH))
+                     else load(y[i] + 2 * VECTOR_LENGTH, VECTOR_LENGTH))
             t3[i] = (repeat(0) if group.begins
-                     else load(target[i] + 3 * VECTOR_LENGTH, VECTOR_LENGTH))
+                     else load(y[i] + 3 * VECTOR_LENGTH, VECTOR_LENGTH))
     for _ in range(group.taps.kh_end - group.taps.kh_begin):
         weight = w
         for s in range(group.taps.k_end - group.taps.k_begin):
@@ -220,7 +241,7 @@ cdef inline void register_tile(
                 r2 = load(weight + 2 * VECTOR_LENGTH, VECTOR_LENGTH)
                 r3 = load(weight + 3 * VECTOR_LENGTH, VECTOR_LENGTH)
             for i in range(pixels):
-                element = repeat(at[i][s])
+                element = repeat(first[s + i * step] if neighbours else at[i][s])
                 t0[i] = t0[i] + element * r0
                 if vectors > 1:
                     t1[i] = t1[i] + element * r1
@@ -229,8 +250,10 @@ cdef inline void register_tile(
                     t3[i] = t3[i] + element * r3
             weight += strip.F
         w += run * strip.F
-        for i in range(pixels):
-            at[i] += line
+        first += line
+        if not neighbours:
+            for i in range(pixels):
+                at[i] += line
     if group.ends:
         r0 = load(bias, n0)
         if vectors > 1:
@@ -246,9 +269,9 @@ cdef inline void register_tile(
                 t2[i] = leaky(t2[i] + r2, strip.slope)
                 t3[i] = leaky(t3[i] + r3, strip.slope)
     for i in range(pixels):
-        store(target[i], t0[i], n0)
+        store(y[i], t0[i], n0)
         if vectors > 1:
-            store(target[i] + VECTOR_LENGTH, t1[i], n1)
+            store(y[i] + VECTOR_LENGTH, t1[i], n1)
         if vectors > 2:
-            store(target[i] + 2 * VECTOR_LENGTH, t2[i], VECTOR_LENGTH)
-            store(target[i] + 3 * VECTOR_LENGTH, t3[i], VECTOR_LENGTH)
+            store(y[i] + 2 * VECTOR_LENGTH, t2[i], VECTOR_LENGTH)
+            store(y[i] + 3 * VECTOR_LENGTH, t3[i], VECTOR_LENGTH)

@@ -1,7 +1,12 @@
 """Convolution, of which a linear layer is the case of a 1x1 image."""
 
 from cyconv._core cimport pointwise
-from cyconv._core.convolution cimport Convolution, conv_backward, conv_forward
+from cyconv._core.convolution cimport (
+    Convolution,
+    backward_scratch,
+    conv_backward,
+    conv_forward,
+)
 from cyconv._core.columns cimport zero
 from cyconv._core.geometry cimport Geometry, is_identity
 from cyconv._core.op cimport BACKWARD, Op, Pass
@@ -52,7 +57,7 @@ cdef class Conv(Op):
 
     cpdef Py_ssize_t scratch(self, Py_ssize_t block):
         cdef const Geometry* g = &self.geometry
-        return self.F + min(self.tile, block * g.OH) * g.OW * g.KH * g.KW * g.C
+        return self.F + backward_scratch(g, self.F, min(self.tile, block * g.OH))
 
     cdef const real* weight(self, const Pass* p) noexcept nogil:
         return p.parameters + self.weight_begin if self.norm is None else p.shared + self.folded_at
