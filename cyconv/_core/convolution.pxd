@@ -91,7 +91,7 @@ cdef inline void conv_forward(
         depthwise_forward(conv.x, conv.weight, conv.bias, conv.y, g, conv.slope, begin, end)
         return
     if can_read_windows(g, F):
-        strip = Strip(conv.x, conv.weight, conv.bias, conv.y, g, F, begin, end, conv.slope)
+        strip = Strip(conv.x, conv.weight, conv.bias, conv.y, g, F, F, begin, end, conv.slope)
         windows_forward(&strip)
         return
     while row < end:

@@ -4,9 +4,10 @@ A general sgemm copies both operands into an order of its own before it multipli
 the right order already: the F weights of a tap are neighbours, and so are the F gradients of a
 pixel. A tile of the result stays in registers; for each step of the sum a row of the right-hand
 matrix is read as vectors and each element of the left-hand one is broadcast over a vector. Where a
-vector holds 4 or 8 filters more than once packed.pxd takes over, and y is mostly computed without
-columns, in windows.pxd. BLAS has the products in double, and the gradients of filters or taps that
-leave half of a vector empty; not y, each sum of which has one order, whatever images are with it.
+vector holds 4 or 8 filters more than once packed.pxd takes over, and mostly y and dw are computed
+without columns, in windows.pxd and gradient.pxd. BLAS has the products in double, and the gradients
+of filters or taps that leave half of a vector empty; not y, each sum of which has one order,
+whatever images are with it.
 """
 
 from cyconv._core.gemm cimport gemm
@@ -19,6 +20,9 @@ from cyconv._core.tuning cimport (
     FOUR_ROWS,
     NARROW_TILE_ROWS,
     NARROW_VECTORS,
+    PACKED_PITCH,
+    PACKED_ROWS,
+    PANEL_FLOATS,
     STREAM_DEPTH,
     TILE_ROWS,
     TRANSPOSE_SIDE,
@@ -164,15 +168,47 @@ cdef inline void all_panels(Operands m) noexcept nogil:
 
 
 cdef inline void panel(Operands m, Py_ssize_t vectors, Py_ssize_t floats) noexcept nogil:
-    """`vectors` vectors of each row of c, DEPTH steps of the sums at a time."""
-    cdef Py_ssize_t left = m.steps
+    """`vectors` vectors of each row of c, some steps of the sums at a time."""
+    cdef Py_ssize_t left = m.steps, depth = DEPTH
+    cdef bint full = vectors == ROW_VECTORS and floats == VECTOR_LENGTH
+    cdef bint packs = full and packs_rows(m.rows, m.b_step)
+    if packs:
+        depth = PANEL_FLOATS // (ROW_VECTORS * VECTOR_LENGTH)
     while left > 0:
-        m.steps = min(<Py_ssize_t> DEPTH, left)
-        panel_rows(m, vectors, floats)
-        m.a += DEPTH * m.a_step
-        m.b += DEPTH * m.b_step
+        m.steps = min(depth, left)
+        if packs:
+            packed_panel(m)
+        else:
+            panel_rows(m, vectors, floats)
+        m.a += depth * m.a_step
+        m.b += depth * m.b_step
         m.accumulate = True
-        left -= DEPTH
+        left -= depth
+
+
+cdef inline bint packs_rows(Py_ssize_t rows, Py_ssize_t pitch) noexcept nogil:
+    """Tell whether a panel's rows, `pitch` apart, are copied before they meet so many rows of a."""
+    return rows >= PACKED_ROWS and pitch >= PACKED_PITCH and pitch > ROW_VECTORS * VECTOR_LENGTH
+
+
+cdef inline void pack_rows(
+    const real* b, Py_ssize_t pitch, real* rows, Py_ssize_t count,
+) noexcept nogil:
+    """Copy so many full rows of a panel next to each other."""
+    cdef Py_ssize_t _, i
+    for _ in range(count):
+        for i in range(ROW_VECTORS):
+            store(rows, load(b + i * VECTOR_LENGTH, VECTOR_LENGTH), VECTOR_LENGTH)
+            rows += VECTOR_LENGTH
+        b += pitch
+
+
+cdef inline void packed_panel(Operands m) noexcept nogil:
+    """A full panel, its rows of b first copied next to each other."""
+    cdef real[PANEL_FLOATS] rows
+    pack_rows(m.b, m.b_step, rows, m.steps)
+    m.b, m.b_step = rows, ROW_VECTORS * VECTOR_LENGTH
+    panel_rows(m, ROW_VECTORS, VECTOR_LENGTH)
 
 
 cdef inline void panel_rows(Operands m, Py_ssize_t vectors, Py_ssize_t floats) noexcept nogil:

@@ -25,6 +25,12 @@ cdef enum:
     # Steps of a sum at a time: the panel's rows of the right-hand matrix, 128 of 64 floats at most,
     # fill a first-level cache of 32 KiB (bench/roofline.py).
     DEPTH = 128
+    # Its rows are copied next to each other where so many rows of the other matrix meet them, if
+    # they are so many floats apart or more: they would share few sets of the cache, and few pages
+    # (bench/layers.py). The copy takes half of a first-level cache of 32 KiB.
+    PACKED_ROWS = 24
+    PACKED_PITCH = 64
+    PANEL_FLOATS = 4096
     # The same where a few rows, such as one image's, meet a large matrix, which is read once: as
     # many streams as the processor fetches ahead of.
     STREAM_DEPTH = 8

@@ -10,7 +10,7 @@ from cyconv._core.axis cimport Axis, Range, axis_across, axis_down, same, taps_a
 from cyconv._core.geometry cimport Geometry, has_runs
 from cyconv._core.kernel cimport kernel
 from cyconv._core.packed cimport is_packed
-from cyconv._core.products cimport has_vectors
+from cyconv._core.products cimport has_vectors, pack_rows, packs_rows
 from cyconv._core.real cimport real
 from cyconv._core.tuning cimport (
     FOUR_ROWS,
@@ -18,6 +18,7 @@ from cyconv._core.tuning cimport (
     MIN_PASS_TAPS,
     NARROW_TILE_PIXELS,
     NARROW_VECTORS,
+    PANEL_FLOATS,
     TILE_ROWS,
     TWO_ROWS,
 )
@@ -36,11 +37,11 @@ from cyconv._core.vectors cimport (
 cdef struct Strip:
     # y = leaky_relu(im2col(x) · w + bias) for the strip of output rows begin <= (n, oh) < end.
     const real* x
-    const real* w
+    const real* w        # tap t of filter f is at w + t*w_pitch + f
     const real* bias
     real* y
     const Geometry* g
-    Py_ssize_t F, begin, end
+    Py_ssize_t w_pitch, F, begin, end
     real slope
 
 
@@ -99,7 +100,10 @@ cdef inline void all_filters(const Strip* strip, TapBlock taps) noexcept nogil:
     """As many vectors of each pixel at once as fill the registers."""
     cdef Py_ssize_t f = 0, left
     while f + ROW_VECTORS * VECTOR_LENGTH <= strip.F:
-        all_spans(strip, taps, f, ROW_VECTORS, VECTOR_LENGTH)
+        if packs_rows((strip.end - strip.begin) * strip.g.OW, strip.F):
+            packed_filters(strip, taps, f)
+        else:
+            all_spans(strip, taps, f, ROW_VECTORS, VECTOR_LENGTH)
         f += ROW_VECTORS * VECTOR_LENGTH
     while f + NARROW_VECTORS * VECTOR_LENGTH <= strip.F:
         all_spans(strip, taps, f, NARROW_VECTORS, VECTOR_LENGTH)
@@ -111,6 +115,27 @@ cdef inline void all_filters(const Strip* strip, TapBlock taps) noexcept nogil:
         all_spans(strip, taps, f, 1, VECTOR_LENGTH)
     elif left > 0:
         all_spans(strip, taps, f, 1, left)
+
+
+cdef inline void packed_filters(
+    const Strip* strip, TapBlock taps, Py_ssize_t f,
+) noexcept nogil:
+    """A full row of vectors from the filter f on, their weights first copied next to each other."""
+    cdef real[PANEL_FLOATS] rows
+    cdef Strip packed = strip[0]
+    cdef Py_ssize_t run = strip.g.KW * strip.g.C, kh, k, first
+    cdef Py_ssize_t depth = PANEL_FLOATS // (ROW_VECTORS * VECTOR_LENGTH)
+    packed.w_pitch = ROW_VECTORS * VECTOR_LENGTH
+    for kh in range(taps.kh_begin, taps.kh_end):
+        k = taps.k_begin
+        while k < taps.k_end:
+            first = kh * run + k
+            pack_rows(strip.w + first * strip.w_pitch + f, strip.w_pitch, rows,
+                      min(depth, taps.k_end - k))
+            packed.w = rows - first * packed.w_pitch - f
+            all_spans(&packed, TapBlock(kh, kh + 1, k, min(k + depth, taps.k_end)), f,
+                      ROW_VECTORS, VECTOR_LENGTH)
+            k += depth
 
 
 cdef inline void all_spans(
@@ -216,7 +241,8 @@ cdef inline void register_tile(
     cdef const real* at[NARROW_TILE_PIXELS]
     cdef const real* first = place[0]
     cdef real* y[NARROW_TILE_PIXELS]
-    cdef const real* w = strip.w + (group.taps.kh_begin * run + group.taps.k_begin) * strip.F + f
+    cdef const real* w = (
+        strip.w + (group.taps.kh_begin * run + group.taps.k_begin) * strip.w_pitch + f)
     cdef const real* weight
     cdef const real* bias = strip.bias + f
     for i in range(pixels):
@@ -248,8 +274,8 @@ cdef inline void register_tile(
                 if vectors > 2:
                     t2[i] = t2[i] + element * r2
                     t3[i] = t3[i] + element * r3
-            weight += strip.F
-        w += run * strip.F
+            weight += strip.w_pitch
+        w += run * strip.w_pitch
         first += line
         if not neighbours:
             for i in range(pixels):
