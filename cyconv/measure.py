@@ -1,8 +1,9 @@
-"""What is measured, and what it is held against: the work of layers, naive loops, a large sgemm."""
+"""What is measured, and what it is held against: naive loops, a large sgemm, the machine's peak."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple
@@ -11,15 +12,16 @@ import numpy as np
 import threadpoolctl
 
 from cyconv import naive
-from cyconv._core import SIMD
+from cyconv._core import SIMD, of
 from cyconv.geometry import Geometry, Padding, Pair, Rounding, resolve, shortest
 from cyconv.layers import Conv2D, Linear
 from cyconv.optimizers import Adam
-from cyconv.threads import set_num_threads
+from cyconv.threads import kernel_threads, set_num_threads
 from cyconv.timing import seconds_each
 
 SGEMM = 1536  # extent of the square matrices of a large sgemm
 SGEMM_OPERATIONS = 2 * SGEMM**3
+PEAK_TIMES = 2**20  # multiply-adds of each element in registers: some milliseconds
 STILL = 1e-7  # learning rate of timed steps: thousands on one batch must not fit it
 NAIVE_SECONDS = 0.03  # of one call of each naive pass: all calls together take half a second
 
@@ -226,6 +228,35 @@ def sgemm_task(threads: int):
     a = np.ones((SGEMM, SGEMM), np.float32)
     results, pool = [np.empty_like(a) for _ in range(threads)], ThreadPoolExecutor(threads)
     return lambda: list(pool.map(partial(np.matmul, a, a), results))
+
+
+def peak_task(threads: int):
+    """Return the task of multiply-adds in registers on every thread; twice, they change nothing."""
+    kernel = of("float32").peak
+    row = np.arange(1, kernel.ROW + 1, dtype=np.float32) / (2 * kernel.ROW)
+    x = np.tile(row, (threads, 1))
+    return lambda: kernel.multiply_adds(x, -1, 1, PEAK_TIMES, kernel_threads())
+
+
+class Limit(NamedTuple):
+    """What no layer exceeds: a run for `timing.interleave`, and the operations of an iteration."""
+
+    run: Callable[[int], float]
+    operations: int
+
+
+def limits(threads: int) -> dict[str, Limit]:
+    """Return two limits of layers on this number of threads.
+
+    "peak" is a loop of multiply-adds in registers: what the vector units of the kernels' own level
+    can do at most. "sgemm" is a large product, by what BLAS has for this processor.
+    """
+    peak = on_threads(threads, peak_task(threads))
+    sgemm = one_blas_thread_each(on_threads(threads, sgemm_task(threads)))
+    return {
+        "peak": Limit(peak, threads * 2 * of("float32").peak.ROW * PEAK_TIMES),
+        "sgemm": Limit(sgemm, threads * SGEMM_OPERATIONS),
+    }
 
 
 def about(threads: int) -> str:

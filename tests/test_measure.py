@@ -5,6 +5,7 @@ import pytest
 
 import cyconv
 from cyconv import measure, presets, timing
+from cyconv._core import LEVELS, cpu, of
 from cyconv.measure import Convolution
 from tests import reference
 from tests.zoo import network
@@ -117,6 +118,33 @@ def test_timed_steps_hardly_learn():
 def test_a_large_sgemm_is_one_product_on_each_thread(monkeypatch):
     monkeypatch.setattr(measure, "SGEMM", 8)
     assert np.array_equal(measure.sgemm_task(3)(), np.full((3, 8, 8), 8))
+
+
+@pytest.mark.parametrize("dtype", ("float32", "float64"))
+def test_the_loop_of_the_peak_multiplies_and_adds(dtype):
+    kernel = of(dtype).peak
+    x = np.random.default_rng(0).integers(-9, 9, (3, kernel.ROW)).astype(dtype)
+    expected = ((x * 3 - 2) * 3 - 2) * 3 - 2
+    kernel.multiply_adds(x, 3, -2, 3, 2)
+    np.testing.assert_array_equal(x, expected)
+
+
+@pytest.mark.parametrize("level", LEVELS[: LEVELS.index(cpu.LEVEL) + 1])
+def test_each_level_has_a_peak_of_a_plausible_size(level, python):
+    code = """
+        from cyconv import measure
+        limit = measure.limits(1)["peak"]
+        print(limit.operations / limit.run(3) / 1e9)
+    """
+    assert 0.01 < float(python(code, CYCONV_SIMD=level)) < 1000  # GFLOP/s of one core
+
+
+def test_limits_count_two_operations_a_multiply_add_on_every_thread(monkeypatch):
+    monkeypatch.setattr(measure, "PEAK_TIMES", 7)
+    for threads in (1, 3):
+        limits = measure.limits(threads)
+        assert limits["peak"].operations == threads * of("float32").peak.ROW * 7 * 2
+        assert limits["sgemm"].operations == threads * measure.SGEMM**3 * 2
 
 
 def test_a_run_sets_its_threads_and_calls_once_more_than_it_counts():
