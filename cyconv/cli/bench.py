@@ -47,7 +47,8 @@ def add(commands) -> None:
         run,
         "measure training and prediction on this machine",
         "Measure training and prediction of a network, on one thread and on all, beside\n"
-        "a large sgemm, and its convolutions beside the naive loops.",
+        "the peak of this machine and a large sgemm, and its convolutions beside the\n"
+        "naive loops.",
         EXAMPLE,
     )
     option = parser.add_argument
@@ -84,10 +85,10 @@ def _measure(preset: str, threads: int, seconds: float) -> dict:
     """Return how fast a network is, as --json has it; all tasks take turns."""
     make = getattr(presets, preset)
     net, counts = make(), sorted({1, threads})
-    runs: dict[tuple, Callable] = {}
-    for n in counts:
-        sgemm = measure.on_threads(n, measure.sgemm_task(n))
-        runs["sgemm", n] = measure.one_blas_thread_each(sgemm)
+    limits = {n: measure.limits(n) for n in counts}
+    runs: dict[tuple, Callable] = {
+        (name, n): limit.run for n in counts for name, limit in limits[n].items()
+    }
     for name, (task_of, _, batch) in TASKS.items():
         task = task_of(make(), batch)
         for n in counts:
@@ -100,13 +101,16 @@ def _measure(preset: str, threads: int, seconds: float) -> dict:
             runs[layer, name, "naive"] = partial(seconds_each, slow[name])
             runs[layer, name] = measure.on_threads(threads, fast[name])
     times = dict(zip(runs, interleave(list(runs.values()), TURNS, seconds).T, strict=True))
-    peaks = {n: n * measure.SGEMM_OPERATIONS / times["sgemm", n] for n in counts}
+    reached = {
+        n: {name: limit.operations / times[name, n] for name, limit in limits[n].items()}
+        for n in counts
+    }
     tasks = [
         {
             "task": name,
             "speed_up": np.median(times[name, 1] / times[name, threads]),
             "threads": {
-                n: _speed(batch, operations(net), times[name, n], peaks[n]) for n in counts
+                n: _speed(batch, operations(net), times[name, n], reached[n]) for n in counts
             },
         }
         for name, (_, operations, batch) in TASKS.items()
@@ -124,7 +128,10 @@ def _measure(preset: str, threads: int, seconds: float) -> dict:
     return {
         "preset": preset,
         "parameters": sum(layer.size for layer in net.layers),
-        "sgemm_gflops": {n: 1e-9 * np.median(peak) for n, peak in peaks.items()},
+        **{
+            f"{name}_gflops": {n: 1e-9 * np.median(reached[n][name]) for n in counts}
+            for name in reached[threads]
+        },
         "tasks": tasks,
         "times_as_fast_as_naive": factors,
     }
@@ -149,32 +156,40 @@ def _against_naive(layer: Convolution) -> tuple[int, dict, dict]:
     return images, slow, measure.passes(functional, layer, x, weight, bias, dy)
 
 
-def _speed(batch, operations, seconds, peak) -> dict:
-    """Return the medians of a task's speed, from the times of its turns."""
+def _speed(batch, operations, seconds, limits) -> dict:
+    """Return the medians of a task's speed, from the times of its turns and the limits in them."""
     rates = batch / seconds
     return {
         "images_per_second": np.median(rates),
         "gflops": 1e-9 * np.median(operations * rates),
-        "share_of_sgemm": np.median(operations * rates / peak),
+        **{
+            f"share_of_{name}": np.median(operations * rates / limit)
+            for name, limit in limits.items()
+        },
     }
 
 
 def _print(record) -> None:
     """Print the two tables of a network."""
-    peaks = [
-        f"{peak:.0f} GFLOP/s on {plural(n, 'thread')}" for n, peak in record["sgemm_gflops"].items()
-    ]
     print(f"\n{record['preset']} network, {record['parameters']:,} parameters")
-    print(f"share: of a large sgemm, {', '.join(peaks)}")
+    print("share: of the peak, which is multiply-adds in registers on the same threads")
     counts = list(record["sgemm_gflops"])
     head = [cell for n in counts for cell in (f"{n}: {HEAD[0]}", *HEAD[1:])]
     more = len(counts) > 1
     widths = 12, *WIDTHS * len(counts), *[8] * more
     print_row(["task", *head, *["speed-up"] * more], widths)
+    peaks = record["peak_gflops"]
+    for name, rates in (("peak", peaks), ("large sgemm", record["sgemm_gflops"])):
+        cells = [name]
+        for n, rate in rates.items():
+            cells += ["-", f"{rate:.1f}", f"{rate / peaks[n]:.0%}"]
+        print_row([*cells, *["-"] * more], widths)
     for task in record["tasks"]:
         cells = [task["task"]]
         for speed in task["threads"].values():
-            rate, gflops, share = speed.values()
+            rate, gflops, share = (
+                speed[key] for key in ("images_per_second", "gflops", "share_of_peak")
+            )
             cells += [f"{rate:,.0f}", f"{gflops:.1f}", f"{share:.0%}"]
         print_row([*cells, *[f"{task['speed_up']:.2f}"] * more], widths)
     print(

@@ -31,10 +31,14 @@ A batch of {batch} repeats the few images that the naive loops have time for.
 error/bound: the largest error on reals over the float32 bound; must not exceed 1.
 us: microseconds for one image, median of turns. factor: naive us over cyconv us,
 which is not equal work: the naive loops take the few images on one thread, cyconv
-the whole batch on {threads}. of sgemm: share of the speed of a large matrix product.
+the whole batch on {threads}. of peak, of sgemm: shares of what multiply-adds in
+registers and a large matrix product reach on the same threads.
 Linear layers are compared as convolutions over one pixel."""
-HEAD = "pass", "integers", "error/bound", "naive us", "cyconv us", "factor", "GFLOP/s", "of sgemm"
-WIDTHS = 8, 8, 11, 9, 9, 6, 7, 8
+HEAD = (
+    "pass", "integers", "error/bound", "naive us", "cyconv us", "factor",
+    "GFLOP/s", "of peak", "of sgemm",
+)  # fmt: skip
+WIDTHS = 8, 8, 11, 9, 9, 6, 7, 7, 8
 RESULTS = {
     "im2col": ("cols",),
     "col2im": ("x",),
@@ -152,7 +156,8 @@ def _verify(layer: Convolution, batch: int) -> dict:
             if where:
                 differences.append(f"{name} on {kind}: {what}{where}")
     passes = []
-    for name, speed in zip(fast, _speeds(layer, slow, fast, images, batch), strict=True):
+    speeds, limits = _speeds(layer, slow, fast, images, batch)
+    for name, speed in zip(fast, speeds, strict=True):
         error = worst[name, "reals"]
         results = {
             "pass": name,
@@ -172,6 +177,7 @@ def _verify(layer: Convolution, batch: int) -> dict:
         "batch": batch,
         "naive_images": images,
         "differences": differences,
+        **limits,
         "passes": passes,
     }
 
@@ -258,13 +264,18 @@ def _compare(result, expected, bound) -> tuple[float, str]:
     return float(worst), where
 
 
-def _speeds(layer, slow, fast, images, batch) -> list[dict]:
-    """Return how fast each pass is by both sides, which take turns with a large sgemm."""
-    threads = get_num_threads()
-    sgemm = measure.one_blas_thread_each(partial(seconds_each, measure.sgemm_task(threads)))
-    runs = [partial(seconds_each, task) for task in (*slow.values(), *fast.values())]
-    times = interleave([sgemm, *runs], TURNS, SECONDS).T
-    peak, sides = threads * measure.SGEMM_OPERATIONS / times[0], np.split(times[1:], 2)
+def _speeds(layer, slow, fast, images, batch) -> tuple[list[dict], dict]:
+    """Return how fast each pass is by both sides, and the limits, with which they take turns."""
+    limits = measure.limits(get_num_threads())
+    tasks = [partial(seconds_each, task) for task in (*slow.values(), *fast.values())]
+    runs = [*(limit.run for limit in limits.values()), *tasks]
+    held, *sides = np.split(
+        interleave(runs, TURNS, SECONDS).T, [len(limits), len(limits) + len(slow)]
+    )
+    reached = {
+        name: limit.operations / times
+        for (name, limit), times in zip(limits.items(), held, strict=True)
+    }
     speeds = []
     for name, slow_times, fast_times in zip(fast, sides[0] / images, sides[1] / batch, strict=True):
         speed = {
@@ -274,14 +285,16 @@ def _speeds(layer, slow, fast, images, batch) -> list[dict]:
         }
         if name in PRODUCTS:
             rates = PRODUCTS[name] * layer.operations / fast_times
-            speed |= {"gflops": 1e-9 * np.median(rates), "of_sgemm": np.median(rates / peak)}
+            shares = {f"of_{name}": np.median(rates / limit) for name, limit in reached.items()}
+            speed |= {"gflops": 1e-9 * np.median(rates), **shares}
         speeds.append(speed)
-    return speeds
+    return speeds, {f"{name}_gflops": 1e-9 * np.median(rate) for name, rate in reached.items()}
 
 
 def _print(record) -> None:
     """Print what was compared and measured of a layer."""
     print(f"\n{record['layer']} (naive: {record['naive_images']} of {record['batch']} images)")
+    print(f"peak {record['peak_gflops']:.0f} GFLOP/s, sgemm {record['sgemm_gflops']:.0f} GFLOP/s")
     print_row(HEAD, WIDTHS)
     for each in record["passes"]:
         error = each["error_over_bound"]
@@ -293,6 +306,7 @@ def _print(record) -> None:
             f"{each['cyconv_us']:.2f}",
             f"{each['factor']:.1f}",
             f"{each['gflops']:.1f}" if "gflops" in each else "-",
+            f"{each['of_peak']:.0%}" if "of_peak" in each else "-",
             f"{each['of_sgemm']:.0%}" if "of_sgemm" in each else "-",
         ]
         print_row(cells, WIDTHS)

@@ -12,6 +12,7 @@ from cyconv.cli import bench, main
 @pytest.fixture(autouse=True)
 def instant(monkeypatch):
     """Let every call take a second; the naive loops have time for four images of eight."""
+    monkeypatch.setattr(measure, "PEAK_TIMES", 2**26)  # more operations than a step of a second has
     monkeypatch.setattr(bench, "interleave", lambda runs, *_: np.ones((1, len(runs))))
     monkeypatch.setattr(measure, "seconds_each", lambda task, iterations: measure.NAIVE_SECONDS / 8)
     monkeypatch.setattr(bench, "LAYER_BATCH", 8)
@@ -29,7 +30,8 @@ def test_both_networks_fit_the_screen(capsys):
     for preset, parameters in (("exercise", "4,934"), ("wide", "3,297,514")):
         assert f"{preset} network, {parameters} parameters" in lines
     rows = [line.split() for line in lines]
-    for task in bench.TASKS:
+    assert [row[0] for row in rows if row].count("peak") == 2
+    for task in [*bench.TASKS, "large sgemm"]:
         assert [row[:2] for row in rows].count(task.split()) == 2
     assert sum(line.startswith("conv ") for line in lines) == 4 + 2
     assert max(map(len, lines)) <= 80
@@ -60,9 +62,11 @@ def test_figures_follow_from_times_of_a_second(capsys):
         work = 1e-9 * operations[name](net) * int(batch)
         assert task["speed_up"] == 1
         for threads, speed in task["threads"].items():
-            peak = 1e-9 * int(threads) * measure.SGEMM_OPERATIONS
-            assert network["sgemm_gflops"][threads] == pytest.approx(peak)
-            assert list(speed.values()) == pytest.approx([int(batch), work, work / peak])
+            shares = []
+            for name, limit in measure.limits(int(threads)).items():
+                assert network[f"{name}_gflops"][threads] == pytest.approx(1e-9 * limit.operations)
+                shares.append(1e9 * work / limit.operations)
+            assert list(speed.values()) == pytest.approx([int(batch), work, *shares])
     for layer in network["times_as_fast_as_naive"]:
         assert layer["forward"] == layer["backward"] == 8 / 4
 
@@ -75,8 +79,9 @@ def test_ratios_are_those_of_different_times(monkeypatch, capsys):
         assert task["speed_up"] == pytest.approx(
             two["images_per_second"] / one["images_per_second"]
         )
-        for speed, peak in zip((one, two), network["sgemm_gflops"].values(), strict=True):
-            assert speed["share_of_sgemm"] == pytest.approx(speed["gflops"] / peak)
+        for name in ("peak", "sgemm"):
+            for speed, limit in zip((one, two), network[f"{name}_gflops"].values(), strict=True):
+                assert speed[f"share_of_{name}"] == pytest.approx(speed["gflops"] / limit)
     for layer in network["times_as_fast_as_naive"]:
         assert layer["forward"] < 2 > layer["backward"]  # the naive passes have their turn before
 
@@ -91,6 +96,7 @@ def test_each_task_runs_on_its_threads_for_the_seconds_asked(monkeypatch, capsys
         return np.ones((turns, len(runs)))
 
     monkeypatch.setattr(measure, "SGEMM", 16)
+    monkeypatch.setattr(measure, "PEAK_TIMES", 16)
     monkeypatch.setattr(bench, "interleave", interleave)
     (network,) = networks(capsys, "--preset", "exercise", "--threads", "2", "--seconds", "0.01")
     assert asked == [(bench.TURNS, 0.01)]

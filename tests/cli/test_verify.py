@@ -19,6 +19,7 @@ def quick(monkeypatch):
     """Time one short turn, and let the naive loops have three images."""
     monkeypatch.setattr(timing, "PAUSE", 0)
     monkeypatch.setattr(measure, "SGEMM", 16)
+    monkeypatch.setattr(measure, "PEAK_TIMES", 16)
     monkeypatch.setattr(measure, "seconds_each", lambda task, iterations: measure.NAIVE_SECONDS / 6)
     monkeypatch.setattr(verify, "TURNS", 1)
     monkeypatch.setattr(verify, "SECONDS", 1e-4)
@@ -32,7 +33,7 @@ def test_it_shows_each_pass_and_that_all_agree(capsys):
     rows = [line.split() for line in lines[-6:-2]]
     assert [row[:2] for row in rows] == [[name, "exact"] for name in verify.RESULTS]
     assert all(0 <= float(row[2]) <= 1 for row in rows)
-    assert [row[6:] == ["-", "-"] for row in rows] == [True, True, False, False]
+    assert [row[6:] == ["-", "-", "-"] for row in rows] == [True, True, False, False]
     assert max(map(len, lines)) <= 100
 
 
@@ -45,11 +46,15 @@ def test_it_says_that_the_factors_do_not_compare_equal_work(capsys):
 
 def test_figures_follow_from_the_times(monkeypatch, capsys):
     def interleave(runs, turns, seconds):
-        return np.array([[0.5, *[0.3] * 4, *[0.7] * 4]])
+        return np.array([[0.25, 0.5, *[0.3] * 4, *[0.7] * 4]])
 
     monkeypatch.setattr(verify, "interleave", interleave)
     assert main([*SMALL, "--threads", "2", "--json"]) == 0
     (layer,) = json.loads(capsys.readouterr().out)["layers"]
+    limits = dict(zip(("peak", "sgemm"), (0.25, 0.5), strict=True))
+    for name, seconds in limits.items():
+        limits[name] = measure.limits(2)[name].operations / seconds
+        assert layer[f"{name}_gflops"] == pytest.approx(1e-9 * limits[name])
     forward = 2 * (5 * 5) * (3 * 2 * 2) * 3
     for each, operations in zip(layer["passes"], (None, None, forward, 2 * forward), strict=True):
         assert each["naive_us"] == pytest.approx(1e6 * 0.3 / 3)
@@ -58,7 +63,8 @@ def test_figures_follow_from_the_times(monkeypatch, capsys):
         if operations:
             rate = operations * 7 / 0.7
             assert each["gflops"] == pytest.approx(1e-9 * rate)
-            assert each["of_sgemm"] == pytest.approx(rate / (2 * measure.SGEMM_OPERATIONS / 0.5))
+            for name, limit in limits.items():
+                assert each[f"of_{name}"] == pytest.approx(rate / limit)
         else:
             assert "gflops" not in each
 
