@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import platform
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +26,7 @@ SGEMM = 1536  # extent of the square matrices of a large sgemm
 SGEMM_OPERATIONS = 2 * SGEMM**3
 PEAK_TIMES = 2**20  # multiply-adds of each element in registers: some milliseconds
 STILL = 1e-7  # learning rate of timed steps: thousands on one batch must not fit it
+PROCESSOR = Path("/proc/cpuinfo")
 NAIVE_SECONDS = 0.03  # of one call of each naive pass: all calls together take half a second
 
 
@@ -264,3 +268,16 @@ def about(threads: int) -> str:
     blas = {each.get("architecture") for each in threadpoolctl.threadpool_info()} - {None}
     kernels = f"cyconv for {SIMD}, BLAS for {' and '.join(sorted(blas))}"
     return f"float32, {threads} thread{'s' * (threads > 1)}; {kernels}"
+
+
+def processor() -> str:
+    """Return the processor's name and family, or at least its architecture."""
+    try:
+        text = PROCESSOR.read_text("utf-8", "replace")
+    except OSError:
+        text = ""
+    known = dict(re.findall(r"^(model name|cpu family|model)\s*: (.+)", text, re.M))
+    family = "family {cpu family} model {model}" if {"cpu family", "model"} <= known.keys() else ""
+    return ", ".join(
+        filter(None, (known.get("model name"), family.format(**known), platform.machine()))
+    )

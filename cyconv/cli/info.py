@@ -12,6 +12,7 @@ import numpy
 import scipy
 
 import cyconv
+from cyconv import measure
 from cyconv._core import HAS_OPENMP, SIMD
 from cyconv.cli.options import add_command
 from cyconv.datasets.mnist import find_mnist
@@ -19,7 +20,6 @@ from cyconv.errors import DownloadError
 from cyconv.threads import available_cores, get_num_threads, scipy_blas
 
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
-PROCESSOR = Path("/proc/cpuinfo")
 
 
 def add(commands) -> None:
@@ -52,7 +52,7 @@ def run(args) -> int:
         "OpenMP": openmp,
         "SIMD": f"{SIMD} (CYCONV_SIMD chooses another)",
         "threads": f"{get_num_threads()} (of {available_cores()} cores that may be used)",
-        "processor": _processor(),
+        "processor": measure.processor(),
         "caches": _caches(),
         "data": data,
         "extras": _extras(),
@@ -64,15 +64,6 @@ def run(args) -> int:
     for name, value in rows.items():
         print(f"{name:<9} {value}")
     return 0
-
-
-def _processor() -> str:
-    """Return the name of the processor, or at least of its architecture."""
-    try:
-        name = re.search(r"^model name\s*: (.+)", PROCESSOR.read_text("utf-8", "replace"), re.M)
-    except OSError:
-        name = None
-    return f"{name[1]}, {platform.machine()}" if name else platform.machine()
 
 
 def _caches() -> str:

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from cyconv import __version__
+from cyconv import __version__, measure
 from cyconv.cli import info, main
 from cyconv.datasets import mnist
 
@@ -39,18 +39,21 @@ def test_processor_and_caches_as_linux_tells_them(monkeypatch, tmp_path, capsys)
             (tmp_path / f"index{i}" / name).write_text(word + "\n")
     (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: Deep Thought 42\nflags\t: x\n")
     monkeypatch.setattr(info, "CACHES", tmp_path)
-    monkeypatch.setattr(info, "PROCESSOR", tmp_path / "cpuinfo")
+    monkeypatch.setattr(measure, "PROCESSOR", tmp_path / "cpuinfo")
     shown = rows(capsys)
     assert shown["caches"] == "L1d 48 KiB, L2 1280 KiB"
     assert shown["processor"].startswith("Deep Thought 42, ")
+    with open(tmp_path / "cpuinfo", "a") as file:
+        file.write("cpu family\t: 6\nmodel\t\t: 85\nmodel name\t: Another One\n")
+    assert ", family 6 model 85, " in rows(capsys)["processor"]
     (tmp_path / "index0" / "size").unlink()
     assert "caches" not in rows(capsys)
 
 
 def test_where_the_system_says_nothing(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(info, "CACHES", tmp_path / "none")
-    monkeypatch.setattr(info, "PROCESSOR", tmp_path / "none")
-    monkeypatch.setattr(info.platform, "machine", lambda: "abacus")
+    monkeypatch.setattr(measure, "PROCESSOR", tmp_path / "none")
+    monkeypatch.setattr(measure.platform, "machine", lambda: "abacus")
     shown = rows(capsys)
     assert "caches" not in shown and shown["processor"] == "abacus"
 
