@@ -25,19 +25,19 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
-from compare_pytorch import CASES
 from harness import Worker, interleave, print_row
 from peers import Cyconv, check
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-COMPARED = (
-    "step exercise 64",
-    "step exercise 512",
-    "step wide 64",
-    "predict exercise 64",
-    "conv fwd 64x28x28x32, 3x3x64 pad 1",
-    "conv fwd+bwd 64x28x28x32, 3x3x64 pad 1",
-)
+CONVOLUTION = (28, 28, 32), (3, 3, 32, 64), {"stride": 1, "padding": 1}
+COMPARED = {
+    "step exercise 64": ("step", 64, "exercise"),
+    "step exercise 512": ("step", 512, "exercise"),
+    "step wide 64": ("step", 64, "wide"),
+    "predict exercise 64": ("predict", 64, "exercise"),
+    "conv forward 64 of 28x28x32, 3x3x64": ("conv", 64, *CONVOLUTION, False),
+    "conv forward and backward": ("conv", 64, *CONVOLUTION, True),
+}
 HEAD = "case", "A ms", "B ms", "A/B", "quartiles"
 WIDTHS = 40, 10, 10, 6, 13
 COUNTED_STEPS = 4
@@ -110,8 +110,7 @@ def compare(sides, turns, seconds) -> None:
     """Check, measure and print each case."""
     print_row(HEAD, WIDTHS)
     a, b = sides
-    for name in COMPARED:
-        case = CASES[name]
+    for name, case in COMPARED.items():
         check(case, b, a.call(*case))
         times = interleave([partial(side.call, "time") for side in sides], turns, seconds)
         ratios = times[:, 0] / times[:, 1]

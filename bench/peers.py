@@ -1,27 +1,46 @@
-"""cyconv and PyTorch as workers: what a case of a comparison does on either side.
+"""cyconv and its peers as workers: what a case of a comparison does on each side.
 
-Each works in a process of its own. A method of a side named like a kind of case does one, leaves
-what is to be timed in `task`, and returns its result, which `check` compares.
+Each works in a process of its own. A case is the name of a method of the sides, the number of
+images and further arguments. The method does the case, leaves what is to be timed in `task`, and
+returns its result, which `check` compares.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import sys
+import tempfile
 from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
-from harness import describe, give, seconds_each, twin, without_dropout
+from harness import (
+    Worker,
+    describe,
+    give,
+    interleave,
+    print_table,
+    seconds_each,
+    summary,
+    twin,
+    without_dropout,
+)
 
 STILL = 1e-7  # learning rate of timed steps: thousands on one batch must not fit it
 CHECKED_STEPS = 5
 MEMORY_STEPS = 20
+TRIAL_TURNS = 3  # of each variant of a peer
+FORMATS = "contiguous_format", "channels_last"
+ADAMS = "foreach", "fused"
 
 
-def images(batch, shape=(28, 28, 1)):
-    """Return random images and labels."""
+def batch(images, shape):
+    """Return so many random images and labels."""
     rng = np.random.default_rng(0)
-    return rng.random((batch, *shape), np.float32), rng.integers(0, 10, batch)
+    return rng.random((images, *shape), np.float32), rng.integers(0, 10, images)
 
 
 def learning_rate(kinds):
@@ -33,17 +52,62 @@ def learning_rate(kinds):
     return 1e-5 if "BatchNorm" in kinds else 1e-3
 
 
-def convolution_data(shape, filters, stride, padding, absolute):
+def convolution_data(images, image, filters, window, absolute=False):
     """Return random x, w, b, dy, or their absolute values."""
-    (N, H, W, _), (KH, KW, _, F) = shape, filters
-    OH, OW = (H - KH + 2 * padding) // stride + 1, (W - KW + 2 * padding) // stride + 1
+    KH, KW, _, F = filters
+    sizes = zip(image, (KH, KW), *map(_pair, (window["stride"], window["padding"])), strict=False)
+    output = [(size - K + 2 * padding) // stride + 1 for size, K, stride, padding in sizes]
+    return random_arrays((images, *image), filters, (F,), (images, *output, F), absolute=absolute)
+
+
+def random_arrays(*shapes, absolute=False):
+    """Return random arrays, or their absolute values."""
     rng = np.random.default_rng(0)
-    arrays = [rng.standard_normal(s, np.float32) for s in (shape, filters, (F,), (N, OH, OW, F))]
+    arrays = [rng.standard_normal(shape, np.float32) for shape in shapes]
     return [np.abs(array) for array in arrays] if absolute else arrays
 
 
+def _pair(value):
+    return value if isinstance(value, tuple) else (value, value)
+
+
+def separable(cyconv):
+    """Return a network of depthwise-separable layers (Howard et al. 2017) on 32x32x3."""
+    layers = cyconv.layers
+
+    def conv(filters, kernel, stride=1, groups=1):
+        return [
+            layers.Conv2D(
+                filters, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=False,
+                rounding="floor",
+            ),
+            layers.BatchNorm(),
+            layers.ReLU(),
+        ]  # fmt: skip
+
+    stack, channels = conv(32, 3), 32
+    for filters, stride in ((64, 1), (128, 2), (128, 1), (256, 2)):
+        stack += conv(channels, 3, stride, channels) + conv(filters, 1)
+        channels = filters
+    stack += [layers.GlobalAvgPool2D(), layers.Linear(10), layers.Softmax()]
+    return cyconv.Network(stack, (32, 32, 3))
+
+
 class Side:
-    """One package in a process of its own; a case's method sets `task` and returns its result."""
+    """One package in a process of its own; a case's method sets `task` and returns its result.
+
+    Attributes
+    ----------
+    name, module : str
+        What it is called, and what it is imported as.
+    form : str
+        The method of `Cyconv` that returns a network in the form that this side takes.
+    variants : dict
+        Ways to do a case, by its method, which has one of them as its first argument on all sides
+        but cyconv's. A method that is not named has one way, ().
+    """
+
+    variants: ClassVar[dict[str, list[tuple]]] = {}
 
     def time(self, iterations):
         """Return the seconds that the task takes."""
@@ -75,34 +139,62 @@ class Cyconv(Side):
         cyconv.set_num_threads(threads)
         self.cyconv = cyconv
 
-    def about(self):
-        """Return the versions, and the processor that OpenBLAS works for."""
-        import threadpoolctl
+    def about(self, threads):
+        """Return what the numbers depend on, and the peak in operations a second."""
+        from cyconv import measure
+        from cyconv.threads import available_cores
 
-        blas = {each.get("architecture") for each in threadpoolctl.threadpool_info()} - {None}
-        return f"cyconv {self.cyconv.__version__}, BLAS for {' and '.join(sorted(blas))}"
+        rates = {
+            name: limit.operations / min(limit.run(3) for _ in range(5))
+            for name, limit in measure.limits(threads).items()
+        }
+        parts = f"{measure.processor()}, {available_cores()} cores", measure.about(threads)
+        reached = ", ".join(f"{name} {rate / 1e9:.0f} GFLOP/s" for name, rate in rates.items())
+        return "; ".join((*parts, f"cyconv {self.cyconv.__version__}", reached)), rates["peak"]
 
     def network(self, preset):
-        """Return a description of the preset, from which its PyTorch twin is made."""
+        """Return what PyTorch's twin is made of: shape of an image, layers, initial arrays."""
         net = self._preset(preset)
-        return net.input_shape, describe(net)
+        return net.input_shape, describe(net), {**net.parameters(), **net.state()}
 
-    def weights(self, preset):
-        """Return the preset's initial parameters and state by name."""
+    def onnx(self, preset):
+        """Return the shape of an image, and the bytes of the network's ONNX file."""
+        from cyconv.export import to_onnx
+
         net = self._preset(preset)
-        return {**net.parameters(), **net.state()}
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "network.onnx")
+            to_onnx(net, path)
+            return net.input_shape, path.read_bytes()
 
     def _preset(self, name):
+        if name == "separable":
+            return separable(self.cyconv)
         return getattr(self.cyconv.presets, name)()
 
-    def step(self, preset, batch):
+    def operations(self, kind, images, *args):
+        """Return the floating-point operations of a case."""
+        from cyconv import measure
+
+        if kind in ("step", "predict"):
+            of = measure.step_operations if kind == "step" else measure.forward_operations
+            return images * of(self._preset(args[0]))
+        *sizes, backward = args
+        if kind == "linear":
+            inputs, outputs = sizes
+            sizes = (1, 1, inputs), (1, 1, inputs, outputs), {}
+        image, filters, window = sizes
+        one = measure.Convolution(image, filters, **window).operations
+        return images * one * (3 if backward else 1)
+
+    def step(self, images, preset):
         """Train on one batch, without dropout; return the losses. What is timed has dropout."""
         net = checked = self._preset(preset)
         kinds = [type(layer).__name__ for layer in net.layers]
         if "Dropout" in kinds:
             checked = without_dropout(net)
         adam = self.cyconv.Adam(learning_rate(kinds))
-        x, labels = images(batch, net.input_shape)
+        x, labels = batch(images, net.input_shape)
         losses = [checked.train_step(x, labels, adam) for _ in range(CHECKED_STEPS)]
         adam.learning_rate = STILL
         if net is not checked:
@@ -110,23 +202,39 @@ class Cyconv(Side):
         self.task = partial(net.train_step, x, labels, adam)
         return losses
 
-    def predict(self, preset, batch):
+    def predict(self, images, preset):
         """Predict the labels of one batch."""
         net = self._preset(preset)
-        self.task = partial(net.predict, images(batch, net.input_shape)[0])
+        self.task = partial(net.predict, batch(images, net.input_shape)[0])
         return self.task()
 
-    def conv(self, shape, filters, stride, padding, backward, absolute=False):
+    def conv(self, images, image, filters, window, backward, absolute=False):
         """Convolve; return y, or y, dx, dw, db."""
-        x, w, b, dy = convolution_data(shape, filters, stride, padding, absolute)
+        x, w, b, dy = convolution_data(images, image, filters, window, absolute)
         conv2d, conv2d_backward = self.cyconv.conv2d, self.cyconv.conv2d_backward
 
         def forward():
-            return [conv2d(x, w, b, stride, padding)]
+            return [conv2d(x, w, b, **window)]
 
         def both():
-            y = conv2d(x, w, b, stride, padding)
-            return [y, *conv2d_backward(dy, x, w, stride, padding)]
+            y = conv2d(x, w, b, **window)
+            return [y, *conv2d_backward(dy, x, w, **window)]
+
+        self.task = both if backward else forward
+        return self.task()
+
+    def linear(self, images, inputs, outputs, backward, absolute=False):
+        """Let a network of one linear layer compute; return y, or y, dx, dw, db."""
+        x, w, b, dy = linear_data(images, inputs, outputs, absolute)
+        net = self.cyconv.Network([self.cyconv.layers.Linear(outputs)], (inputs,))
+        for array, value in zip(net.parameters().values(), (w, b), strict=True):
+            array[...] = value
+
+        def forward():
+            return [net.forward(x)]
+
+        def both():
+            return [net.forward(x), net.backward(dy), *net.gradients().values()]
 
         self.task = both if backward else forward
         return self.task()
@@ -135,9 +243,17 @@ class Cyconv(Side):
 class PyTorch(Side):
     """PyTorch's side: eager, channels first, in one of the two memory formats.
 
-    A network is what `Cyconv.network` returned; it keeps PyTorch's initial weights if `weights` is
-    None.
+    A network is what `Cyconv.network` returned; it keeps PyTorch's initial weights if it has no
+    arrays.
     """
+
+    name, module, form = "PyTorch", "torch", "network"
+    variants: ClassVar = {
+        "step": list(product(FORMATS, ADAMS)),
+        "memory": list(product(FORMATS, ["fused"])),  # foreach holds copies
+        "predict": list(product(FORMATS)),
+        "conv": list(product(FORMATS)),
+    }
 
     def __init__(self, threads):
         import torch
@@ -149,11 +265,11 @@ class PyTorch(Side):
         """Return the version, and the vector units that it uses."""
         return f"PyTorch {self.torch.__version__}, {self.torch.backends.cpu.get_cpu_capability()}"
 
-    def model(self, layers, weights, memory_format):
+    def model(self, layers, arrays, memory_format):
         """Return the twin of a network up to the logits."""
         model = twin(layers)
-        if weights is not None:
-            give(model, layers, weights)
+        if arrays:
+            give(model, layers, arrays)
         return model.to(memory_format=getattr(self.torch, memory_format))
 
     def tensor(self, nhwc, memory_format):
@@ -161,15 +277,15 @@ class PyTorch(Side):
         tensor = self.torch.from_numpy(nhwc).permute(0, 3, 1, 2)
         return tensor.contiguous(memory_format=getattr(self.torch, memory_format))
 
-    def step(self, variant, network, weights, batch):
+    def step(self, variant, images, network):
         """Train on one batch, without dropout; return the losses. What is timed has dropout."""
         memory_format, adam = variant
-        shape, layers = network
-        model = self.model(layers, weights, memory_format)
+        shape, layers, arrays = network
+        model = self.model(layers, arrays, memory_format)
         rate = learning_rate([layer["kind"] for layer in layers])
         optimizer = self.torch.optim.Adam(model.parameters(), rate, **{adam: True})
         cross_entropy = self.torch.nn.CrossEntropyLoss()
-        x, labels = images(batch, shape)
+        x, labels = batch(images, shape)
         x, labels = self.tensor(x, memory_format), self.torch.from_numpy(labels)
 
         def step():
@@ -188,11 +304,11 @@ class PyTorch(Side):
         optimizer.param_groups[0]["lr"] = STILL
         return losses
 
-    def predict(self, variant, network, weights, batch):
+    def predict(self, variant, images, network):
         """Predict the labels of one batch."""
-        shape, layers = network
-        model = self.model(layers, weights, *variant).eval()
-        x = self.tensor(images(batch, shape)[0], *variant)
+        shape, layers, arrays = network
+        model = self.model(layers, arrays, *variant).eval()
+        x = self.tensor(batch(images, shape)[0], *variant)
 
         @self.torch.inference_mode()
         def predict():
@@ -201,20 +317,22 @@ class PyTorch(Side):
         self.task = predict
         return predict()
 
-    def conv(self, variant, shape, filters, stride, padding, backward):
+    def conv(self, variant, images, image, filters, window, backward):
         """Convolve; return y, or y, dx, dw, db, in cyconv's order of axes."""
-        conv2d, grad = self.torch.nn.functional.conv2d, self.torch.autograd.grad
-        x, w, b, dy = convolution_data(shape, filters, stride, padding, absolute=False)
+        grad, window = self.torch.autograd.grad, {**window}
+        del window["rounding"]  # it always rounds down
+        conv2d = partial(self.torch.nn.functional.conv2d, **window)
+        x, w, b, dy = convolution_data(images, image, filters, window)
         x, dy = self.tensor(x, *variant), self.tensor(dy, *variant)
         w = self.tensor(w.transpose(3, 0, 1, 2), *variant)
         b = self.torch.from_numpy(b)
 
         @self.torch.inference_mode()
         def forward():
-            return [conv2d(x, w, b, stride, padding)]
+            return [conv2d(x, w, b)]
 
         def both():
-            y = conv2d(x, w, b, stride, padding)
+            y = conv2d(x, w, b)
             return [y, *grad(y, (x, w, b), dy)]
 
         if backward:
@@ -227,22 +345,195 @@ class PyTorch(Side):
         dx, dw, db = gradients
         return [y.transpose(0, 2, 3, 1), dx.transpose(0, 2, 3, 1), dw.transpose(2, 3, 1, 0), db]
 
+    def linear(self, variant, images, inputs, outputs, backward):
+        """Let a linear layer compute; return y, or y, dx, dw, db, in cyconv's order of axes."""
+        torch = self.torch
+        x, w, b, dy = map(torch.from_numpy, linear_data(images, inputs, outputs))
+        layer = torch.nn.Linear(inputs, outputs)
+        with torch.no_grad():
+            layer.weight.copy_(w.T), layer.bias.copy_(b)
+        x.requires_grad_(backward)
+
+        @torch.inference_mode()
+        def forward():
+            return [layer(x)]
+
+        def both():
+            y = layer(x)
+            return [y, *torch.autograd.grad(y, (x, layer.weight, layer.bias), dy)]
+
+        self.task = both if backward else forward
+        y, *gradients = (array.detach().numpy() for array in self.task())
+        if not backward:
+            return [y]
+        dx, dw, db = gradients
+        return [y, dx, dw.T, db]
+
+
+class OnnxRuntime(Side):
+    """ONNX Runtime, on the file that cyconv exports."""
+
+    name, module, form = "ONNX Runtime", "onnxruntime", "onnx"
+
+    def __init__(self, threads):
+        import onnxruntime
+
+        self.onnxruntime = onnxruntime
+        self.options = onnxruntime.SessionOptions()
+        self.options.intra_op_num_threads = threads
+
+    def about(self):
+        """Return the version."""
+        return f"ONNX Runtime {self.onnxruntime.__version__}"
+
+    def predict(self, variant, images, network):
+        """Predict the labels of one batch."""
+        shape, file = network
+        session = self.onnxruntime.InferenceSession(
+            file, self.options, providers=["CPUExecutionProvider"]
+        )
+        x = {"input": batch(images, shape)[0]}
+        self.task = lambda: session.run(None, x)[0].argmax(axis=1)
+        return self.task()
+
+
+class OpenVINO(Side):
+    """OpenVINO, on the file that cyconv exports, compiled for the size of the batch."""
+
+    name, module, form = "OpenVINO", "openvino", "onnx"
+
+    def __init__(self, threads):
+        import openvino
+
+        self.core = openvino.Core()
+        self.version = openvino.__version__.split("-")[0]
+        self.options = {
+            "PERFORMANCE_HINT": "LATENCY",  # all threads at one batch
+            "INFERENCE_NUM_THREADS": threads,
+            "INFERENCE_PRECISION_HINT": "f32",
+        }
+
+    def about(self):
+        """Return the version."""
+        return f"OpenVINO {self.version}"
+
+    def predict(self, variant, images, network):
+        """Predict the labels of one batch."""
+        shape, file = network
+        x = batch(images, shape)[0]
+        model = self.core.read_model(file)
+        model.reshape(list(x.shape))
+        request = self.core.compile_model(model, "CPU", self.options).create_infer_request()
+        share = {"share_inputs": True, "share_outputs": True}
+        self.task = lambda: request.infer([x], **share)[0].argmax(axis=1)
+        return self.task()
+
+
+def linear_data(images, inputs, outputs, absolute=False):
+    """Return random x, w, b, dy, or their absolute values."""
+    shapes = (images, inputs), (inputs, outputs), (outputs,), (images, outputs)
+    return random_arrays(*shapes, absolute=absolute)
+
 
 def check(case, cyconv, theirs):
     """Raise AssertionError unless cyconv's result of a case equals the other side's."""
-    kind, *args = case
-    if kind == "conv":
-        magnitudes = cyconv.call("conv", *args, True)
-    ours = cyconv.call(kind, *args)
+    kind, _, *args = case
+    products = kind in ("conv", "linear")
+    if products:
+        magnitudes = cyconv.call(*case, True)
+    ours = cyconv.call(*case)
     if kind == "step":
         np.testing.assert_allclose(ours, theirs, rtol=1e-4)
     elif kind == "predict":
         np.testing.assert_array_equal(ours, theirs)
     else:
         # Sums of K products, rounded on both sides: |error| <= c * sums of absolute products.
-        (KH, KW, C, F), pixels = args[1], ours[0][..., 0].size
-        counts = KH * KW * C, KH * KW * F, pixels, pixels  # of y, dx, dw, db
+        pixels = ours[0][..., 0].size
+        if kind == "conv":
+            KH, KW, C, F = args[1]
+            inputs, outputs = KH * KW * C, KH * KW * F // args[2].get("groups", 1)
+        else:
+            inputs, outputs = args[:2]
+        counts = inputs, outputs, pixels, pixels  # of y, dx, dw, db
         for K, a, b, magnitude in zip(counts, ours, theirs, magnitudes, strict=False):
             bound = 2 * 2.0**-24 * min(K + 2, 4 * math.sqrt(K + 2)) * magnitude
-            if a.shape != b.shape or (np.abs(a - b) > bound).any():
+            if a.shape != b.shape or not (np.abs(a - b) <= bound).all():
                 raise AssertionError(f"the results of {case} differ")
+
+
+def compare(cases, options, sides, beside=()):
+    """Check and time the cases, print the table, and return what it depends on and the records.
+
+    Parameters
+    ----------
+    options
+        What `harness.begin` returned.
+    sides : sequence of type
+        The fastest of these that are installed counts: the ratio is its time over cyconv's.
+    beside : sequence of type
+        Others that are shown, and count only if there are no `sides`.
+    """
+    there, missing = [], []
+    for side in (*sides, *beside):
+        (there if importlib.util.find_spec(side.module) else missing).append(side)
+    install = "python -m pip install -e '.[bench]'"
+    if not there:
+        sys.exit(install)
+    cyconv = Worker(Cyconv, options.threads)
+    peers = {side: Worker(side, options.threads) for side in there}
+    about, peak = cyconv.call("about", options.threads)
+    about = "; ".join([about, *(peer.call("about") for peer in peers.values())])
+    print(about)
+    for side in missing:
+        print(f"{side.name} is not installed and is left out: {install}")
+    judges = [side for side in there if side in sides] or there
+    print(f"ratio: time of {' or '.join(side.name for side in judges)}, the faster, over cyconv's")
+
+    def measure(case):
+        return _measure(case, cyconv, peers, judges, peak, options)
+
+    columns = {
+        **{f"{side.name} ms": f"{{{side.name} ms:.3f}}" for side in there},
+        "cyconv ms": "{cyconv ms:.3f}",
+        "images/s": "{images_per_second:,.0f}",
+        "of peak": "{share_of_peak:.0%}",
+        "ratio": "{ratio:.2f}",
+        "quartiles": "{low:.2f} - {high:.2f}",
+        "against": "{against}",
+    }
+    records = print_table(cases, measure, columns)
+    print(summary(records))
+    return about, records
+
+
+def _measure(case, cyconv, peers, judges, peak, options):
+    """Return the record of a case, once all results are the same."""
+    kind, images, *args = case
+    variants = {}
+    for side, worker in peers.items():
+        theirs = (cyconv.call(side.form, *args),) if kind in ("step", "predict") else args
+
+        def trial(variant, worker=worker, theirs=theirs):
+            worker.call(kind, variant, images, *theirs)
+            run = partial(worker.call, "time")
+            return np.median(interleave([run], TRIAL_TURNS, options.seconds / 2))
+
+        ways = side.variants.get(kind, [()])
+        variants[side] = min(ways, key=trial) if len(ways) > 1 else ways[0]
+        check(case, cyconv, worker.call(kind, variants[side], images, *theirs))
+    runs = [partial(worker.call, "time") for worker in (*peers.values(), cyconv)]
+    *times, ours = interleave(runs, options.turns, options.seconds).T
+    times = dict(zip(peers, times, strict=True))
+    fastest = min(judges, key=lambda side: np.median(times[side]))
+    low, ratio, high = np.quantile(times[fastest] / ours, [0.25, 0.5, 0.75])
+    seconds = np.median(ours)
+    return {
+        **{f"{side.name} ms": 1e3 * np.median(each) for side, each in times.items()},
+        "cyconv ms": 1e3 * seconds,
+        "images_per_second": images / seconds,
+        "share_of_peak": cyconv.call("operations", *case) / seconds / peak,
+        "ratio": ratio,
+        "low": low,
+        "high": high,
+        "against": " ".join((fastest.name, *variants[fastest])),
+    }
