@@ -27,7 +27,7 @@ describe, give, twin, without_dropout = (
 )
 
 # What holds cyconv and its peers to a level of vector units. MKL, which PyTorch has for linear
-# layers, listens on Intel's processors only, and ONNX Runtime takes what the processor has.
+# layers, obeys on Intel's processors only.
 VARIABLES = (
     "CYCONV_SIMD", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS",
     "OPENBLAS_CORETYPE",

@@ -100,6 +100,8 @@ class Side:
     ----------
     name, module : str
         What it is called, and what it is imported as.
+    obeys_level : bool
+        Whether `harness.LEVELS` hold it to vectors that are shorter than the processor's.
     form : str
         The method of `Cyconv` that returns a network in the form that this side takes.
     variants : dict
@@ -107,6 +109,7 @@ class Side:
         but cyconv's. A method that is not named has one way, ().
     """
 
+    obeys_level = True
     variants: ClassVar[dict[str, list[tuple]]] = {}
 
     def time(self, iterations):
@@ -138,6 +141,12 @@ class Cyconv(Side):
 
         cyconv.set_num_threads(threads)
         self.cyconv = cyconv
+
+    def most_level(self):
+        """Return the highest level of vector units that the processor has."""
+        from cyconv._core import cpu
+
+        return cpu.LEVEL
 
     def about(self, threads):
         """Return what the numbers depend on, and the peak in operations a second."""
@@ -374,6 +383,7 @@ class OnnxRuntime(Side):
     """ONNX Runtime, on the file that cyconv exports."""
 
     name, module, form = "ONNX Runtime", "onnxruntime", "onnx"
+    obeys_level = False
 
     def __init__(self, threads):
         import onnxruntime
@@ -469,25 +479,29 @@ def compare(cases, options, sides, beside=()):
     options
         What `harness.begin` returned.
     sides : sequence of type
-        The fastest of these that are installed counts: the ratio is its time over cyconv's.
+        The fastest of these that are there counts: the ratio is its time over cyconv's.
     beside : sequence of type
         Others that are shown, and count only if there are no `sides`.
     """
-    there, missing = [], []
+    cyconv, install = Worker(Cyconv, options.threads), "python -m pip install -e '.[bench]'"
+    lower = options.level not in (None, cyconv.call("most_level"))
+    there, left_out = [], []
     for side in (*sides, *beside):
-        (there if importlib.util.find_spec(side.module) else missing).append(side)
-    install = "python -m pip install -e '.[bench]'"
+        if not importlib.util.find_spec(side.module):
+            left_out.append(f"{side.name} is not installed and is left out: {install}")
+        elif lower and not side.obeys_level:
+            left_out.append(f"{side.name} cannot be held to {options.level} and is left out")
+        else:
+            there.append(side)
     if not there:
-        sys.exit(install)
-    cyconv = Worker(Cyconv, options.threads)
+        sys.exit("\n".join(left_out))
     peers = {side: Worker(side, options.threads) for side in there}
     about, peak = cyconv.call("about", options.threads)
     about = "; ".join([about, *(peer.call("about") for peer in peers.values())])
-    print(about)
-    for side in missing:
-        print(f"{side.name} is not installed and is left out: {install}")
+    print("\n".join([about, *left_out]))
     judges = [side for side in there if side in sides] or there
-    print(f"ratio: time of {' or '.join(side.name for side in judges)}, the faster, over cyconv's")
+    names = " or ".join(side.name for side in judges)
+    print(f"ratio: time of {names}{', the faster,' * (len(judges) > 1)} over cyconv's", flush=True)
 
     def measure(case):
         return _measure(case, cyconv, peers, judges, peak, options)

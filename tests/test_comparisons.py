@@ -228,6 +228,18 @@ def test_the_ratio_is_over_the_fastest_of_those_that_count(measured, capsys):
         peers.compare(cases, measured, [Missing])
 
 
+def test_a_peer_that_cannot_be_held_to_a_lower_level_is_left_out(measured, capsys, monkeypatch):
+    monkeypatch.setattr(Fast, "obeys_level", False)
+    monkeypatch.setattr(peers.Cyconv, "most_level", lambda self: "v3")
+    monkeypatch.setattr(Beside, "obeys_level", True)
+    cases = {"a layer": ("conv", 1, (2, 2, 1), (2, 2, 1, 3), {"stride": 1, "padding": 0}, False)}
+    for level, against in (("baseline", "Beside"), ("v3", "Fast"), (None, "Fast")):
+        measured.level = level
+        assert peers.compare(cases, measured, [Fast], [Beside])[1]["a layer"]["against"] == against
+        text = "Fast cannot be held to baseline and is left out"
+        assert (text in capsys.readouterr().out) == (level == "baseline")
+
+
 def test_the_summary_is_of_all_ratios():
     records = {name: {"ratio": ratio} for name, ratio in (("a", 4.0), ("b", 0.5), ("c", 1.0))}
     text = "ratio: geometric mean 1.26; the worst 0.50, b; at or above 1: 2 of 3, 67%"
