@@ -126,16 +126,32 @@ class Worker:
     """
 
     def __init__(self, make, *args):
+        self._made = make, args
+        self._start()
+
+    def _start(self):
         context = multiprocessing.get_context("spawn")
         self._pipe, far = context.Pipe()
-        self._process = context.Process(target=_serve, args=(far, make, args), daemon=True)
+        self._process = context.Process(target=_serve, args=(far, *self._made), daemon=True)
         self._process.start()
         far.close()
 
     def call(self, method: str, *args):
-        """Return what the method returns, or raise what it raises."""
-        self._pipe.send((method, args))
-        result = self._pipe.recv()
+        """Return what the method returns, or raise what it raises.
+
+        Raises
+        ------
+        RuntimeError
+            If the process ended; the next call has a new one.
+        """
+        try:
+            self._pipe.send((method, args))
+            result = self._pipe.recv()
+        except (EOFError, ConnectionError):
+            self._process.join()
+            self._start()
+            name = self._made[0].__name__
+            raise RuntimeError(f"{name}.{method}: its process ended") from None
         if isinstance(result, Exception):
             raise result
         return result

@@ -528,7 +528,10 @@ def _measure(case, cyconv, peers, judges, peak, options):
         theirs = (cyconv.call(side.form, *args),) if kind in ("step", "predict") else args
 
         def trial(variant, worker=worker, theirs=theirs):
-            worker.call(kind, variant, images, *theirs)
+            try:
+                worker.call(kind, variant, images, *theirs)
+            except RuntimeError:  # some convolutions make PyTorch fail, or end, in one layout
+                return math.inf
             run = partial(worker.call, "time")
             return np.median(interleave([run], TRIAL_TURNS, options.seconds / 2))
 

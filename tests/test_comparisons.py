@@ -228,6 +228,40 @@ def test_the_ratio_is_over_the_fastest_of_those_that_count(measured, capsys):
         peers.compare(cases, measured, [Missing])
 
 
+class Ending:
+    """What ends its process when it is told to."""
+
+    def end(self):
+        os._exit(3)
+
+    def number(self):
+        return 7
+
+
+def test_a_worker_whose_process_ended_has_a_new_one():
+    worker = harness.Worker(Ending)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="its process ended"):
+            worker.call("end")
+        assert worker.call("number") == 7
+    worker.close()
+
+
+def test_a_way_that_a_peer_cannot_go_does_not_count(measured, monkeypatch):
+    def conv(self, variant, *args):
+        if variant == ("bad",):
+            raise RuntimeError("not in this layout")
+        return peers.Cyconv(1).conv(*args)
+
+    monkeypatch.setattr(Fast, "conv", conv)
+    case = "conv", 1, (2, 2, 1), (2, 2, 1, 3), {"stride": 1, "padding": 0}, False
+    monkeypatch.setattr(Fast, "variants", {"conv": [("bad",), ("good",)]})
+    assert peers.compare({"x": case}, measured, [Fast])[1]["x"]["against"] == "Fast good"
+    monkeypatch.setattr(Fast, "variants", {"conv": [("bad",), ("bad",)]})
+    with pytest.raises(RuntimeError, match="not in this layout"):
+        peers.compare({"x": case}, measured, [Fast])
+
+
 def test_a_peer_that_cannot_be_held_to_a_lower_level_is_left_out(measured, capsys, monkeypatch):
     monkeypatch.setattr(Fast, "obeys_level", False)
     monkeypatch.setattr(peers.Cyconv, "most_level", lambda self: "v3")
