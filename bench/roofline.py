@@ -1,10 +1,10 @@
 """How far are the layers from what the machine can do?
 
 Every layer and pass of the two presets at batch 512. Its ceiling is the lower of two that are
-measured in the same run: the speed of a large sgemm on every thread, and the bandwidth of a large
-copy (bytes read and bytes written) times the operations for each byte that must move at least once:
-inputs, weights and outputs. Data that lies in a cache already may exceed the second, and cyconv's
-own products the first, where BLAS does not use the widest vectors of the machine.
+measured in the same run: the peak of the vector units, multiply-adds in registers on every thread,
+and the bandwidth of a large copy (bytes read and bytes written) times the operations for each byte
+that must move at least once: inputs, weights and outputs. Data that lies in a cache already may
+exceed the second, and a pass that leaves out operations, those with the padding, the first.
 
 Results are compared first, on integers, where they must be exact. Then all tasks take turns, and
 the best turn of each counts, as what the machine can do. The time of dx is that of a backward pass
@@ -26,7 +26,7 @@ import numpy as np
 
 import cyconv
 from cyconv import measure
-from cyconv.measure import SGEMM_OPERATIONS, Convolution, integers, sgemm_task
+from cyconv.measure import Convolution, integers
 from cyconv.timing import interleave, print_row
 
 BATCH = 512
@@ -142,16 +142,17 @@ def require(module, extra) -> None:
         sys.exit(2)
 
 
-def draw(path, panels, peak, bandwidth):
+def draw(path, panels, peak, sgemm, bandwidth):
     """Draw both presets' points under the roof; `panels` maps a preset to (pass, GFLOP/s)."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator
 
     figure = Figure(figsize=(11, 4.8), layout="constrained", facecolor="white")
     axes = figure.subplots(1, len(panels), sharex=True, sharey=True)
-    roof = f"sgemm {peak:.0f} GFLOP/s, memory {bandwidth:.0f} GB/s"
+    roof = f"peak {peak:.0f} GFLOP/s, memory {bandwidth:.0f} GB/s"
     for axis, (preset, points) in zip(axes, panels.items(), strict=True):
         axis.loglog([1, peak / bandwidth, 500], [bandwidth, peak, peak], color="0.2", label=roof)
+        axis.axhline(sgemm, color="0.6", linestyle=":", label=f"sgemm {sgemm:.0f} GFLOP/s")
         colors = {}
         for each, speed in points:
             color = colors.setdefault(each.layer, f"C{len(colors)}")
@@ -188,35 +189,40 @@ def main():
     threads = cyconv.get_num_threads()
     presets = {preset: passes(make()) for preset, make in PRESETS.items()}
     rows = [each for found in presets.values() for each in found]
-    tasks = [sgemm_task(threads), copy_task(threads)]
-    tasks += [measure.step_task(make(), BATCH) for make in PRESETS.values()]
+    limits = measure.limits(threads)
+    tasks = [copy_task(threads), *(measure.step_task(make(), BATCH) for make in PRESETS.values())]
     tasks += [each.task for each in rows]
-    runs = [on_threads(threads, task) for task in tasks]
+    runs = [limit.run for limit in limits.values()]
+    runs += [on_threads(threads, task) for task in tasks]
     best = interleave(runs, options.turns, SECONDS).min(axis=0)
-    (sgemm, copy, *steps), best = best[: -len(rows)], best[-len(rows) :]
+    held, (copy, *steps), best = np.split(best, [len(limits), len(runs) - len(rows)])
     seconds = best - np.roll(best, 1) * [each.beyond for each in rows]
     if min(seconds) <= 0:
         sys.exit("too noisy: a backward pass with dx took less time than one without")
-    peak, bandwidth = threads * SGEMM_OPERATIONS / sgemm / 1e9, 2 * 4 * COPY / copy / 1e9
+    peak, sgemm = (
+        limit.operations / time / 1e9 for limit, time in zip(limits.values(), held, strict=True)
+    )
+    bandwidth = 2 * 4 * COPY / copy / 1e9
     print(about(threads))
-    print(f"a large sgemm: {peak:.0f} GFLOP/s, a large copy: {bandwidth:.1f} GB/s")
+    print(f"multiply-adds in registers: {peak:.0f} GFLOP/s, a large sgemm: {sgemm:.0f} GFLOP/s "
+          f"({sgemm / peak:.0%}), a large copy: {bandwidth:.1f} GB/s")  # fmt: skip
     panels, left = {preset: [] for preset in presets}, iter(seconds)
     for (preset, found), step in zip(presets.items(), steps, strict=True):
         print(f"\n{preset} network")
         print_row(HEAD, WIDTHS)
         for each, time in zip(found, left, strict=False):
             reached, memory = each.operations / time / 1e9, bandwidth * each.intensity
-            ceiling, which = min((peak, "sgemm"), (memory, "memory"))
+            ceiling, which = min((peak, "peak"), (memory, "memory"))
             cells = (each.layer, each.name, f"{each.operations / 1e6:.1f}",
                      f"{each.bytes / 1e6:.2f}", f"{each.intensity:.1f}", f"{which} {ceiling:.0f}",
                      f"{1e3 * time:.3f}", f"{reached:.0f}", f"{reached / ceiling:.0%}")  # fmt: skip
             print_row(cells, WIDTHS)
             panels[preset].append((each, reached))
         limit = BATCH / (sum(each.operations for each in found) / peak / 1e9)
-        print(f"all operations of a step at the speed of sgemm: {limit:,.0f} images/s; "
+        print(f"all operations of a step at the peak: {limit:,.0f} images/s; "
               f"train_step: {BATCH / step:,.0f}, {BATCH / step / limit:.0%}")  # fmt: skip
     if options.plot:
-        draw(options.plot, panels, peak, bandwidth)
+        draw(options.plot, panels, peak, sgemm, bandwidth)
 
 
 if __name__ == "__main__":
