@@ -148,18 +148,21 @@ class Cyconv(Side):
 
         return cpu.LEVEL
 
-    def about(self, threads):
-        """Return what the numbers depend on, and the peak in operations a second."""
-        from cyconv import measure
+    def about(self):
+        """Return what the numbers depend on."""
+        from cyconv import get_num_threads, measure
         from cyconv.threads import available_cores
 
-        rates = {
-            name: limit.operations / min(limit.run(3) for _ in range(5))
-            for name, limit in measure.limits(threads).items()
-        }
+        threads = get_num_threads()
+        self.limits = measure.limits(threads)
         parts = f"{measure.processor()}, {available_cores()} cores", measure.about(threads)
-        reached = ", ".join(f"{name} {rate / 1e9:.0f} GFLOP/s" for name, rate in rates.items())
-        return "; ".join((*parts, f"cyconv {self.cyconv.__version__}", reached)), rates["peak"]
+        rates = [f"{name} {max(self.reached(name) for _ in range(5)) / 1e9:.0f} GFLOP/s"
+                 for name in self.limits]  # fmt: skip
+        return "; ".join((*parts, f"cyconv {self.cyconv.__version__}", ", ".join(rates)))
+
+    def reached(self, name):
+        """Return the operations a second of the peak or of a large sgemm now."""
+        return self.limits[name].operations / self.limits[name].run(2)
 
     def network(self, preset):
         """Return what PyTorch's twin is made of: shape of an image, layers, initial arrays."""
@@ -496,15 +499,14 @@ def compare(cases, options, sides, beside=()):
     if not there:
         sys.exit("\n".join(left_out))
     peers = {side: Worker(side, options.threads) for side in there}
-    about, peak = cyconv.call("about", options.threads)
-    about = "; ".join([about, *(peer.call("about") for peer in peers.values())])
+    about = "; ".join(worker.call("about") for worker in (cyconv, *peers.values()))
     print("\n".join([about, *left_out]))
     judges = [side for side in there if side in sides] or there
     names = " or ".join(side.name for side in judges)
     print(f"ratio: time of {names}{', the faster,' * (len(judges) > 1)} over cyconv's", flush=True)
 
     def measure(case):
-        return _measure(case, cyconv, peers, judges, peak, options)
+        return _measure(case, cyconv, peers, judges, options)
 
     columns = {
         **{f"{side.name} ms": f"{{{side.name} ms:.3f}}" for side in there},
@@ -520,10 +522,10 @@ def compare(cases, options, sides, beside=()):
     return about, records
 
 
-def _measure(case, cyconv, peers, judges, peak, options):
+def _measure(case, cyconv, peers, judges, options):
     """Return the record of a case, once all results are the same."""
     kind, images, *args = case
-    variants = {}
+    variants, shares, operations = {}, [], cyconv.call("operations", *case)
     for side, worker in peers.items():
         theirs = (cyconv.call(side.form, *args),) if kind in ("step", "predict") else args
 
@@ -538,7 +540,13 @@ def _measure(case, cyconv, peers, judges, peak, options):
         ways = side.variants.get(kind, [()])
         variants[side] = min(ways, key=trial) if len(ways) > 1 else ways[0]
         check(case, cyconv, worker.call(kind, variants[side], images, *theirs))
-    runs = [partial(worker.call, "time") for worker in (*peers.values(), cyconv)]
+
+    def run_cyconv(iterations):
+        seconds = cyconv.call("time", iterations)
+        shares.append(operations / seconds / cyconv.call("reached", "peak"))
+        return seconds
+
+    runs = [*(partial(worker.call, "time") for worker in peers.values()), run_cyconv]
     *times, ours = interleave(runs, options.turns, options.seconds).T
     times = dict(zip(peers, times, strict=True))
     fastest = min(judges, key=lambda side: np.median(times[side]))
@@ -548,7 +556,7 @@ def _measure(case, cyconv, peers, judges, peak, options):
         **{f"{side.name} ms": 1e3 * np.median(each) for side, each in times.items()},
         "cyconv ms": 1e3 * seconds,
         "images_per_second": images / seconds,
-        "share_of_peak": cyconv.call("operations", *case) / seconds / peak,
+        "share_of_peak": np.median(shares[-options.turns :]),
         "ratio": ratio,
         "low": low,
         "high": high,

@@ -198,7 +198,8 @@ class Beside(Fast):
 def measured(monkeypatch):
     """Let cyconv take half a second for everything, at a peak of 1,000 operations a second."""
     monkeypatch.setattr(peers, "Worker", Here)
-    monkeypatch.setattr(peers.Cyconv, "about", lambda self, threads: ("this machine", 1000.0))
+    monkeypatch.setattr(peers.Cyconv, "about", lambda self: "this machine")
+    monkeypatch.setattr(peers.Cyconv, "reached", lambda self, name: 1000.0)
     monkeypatch.setattr(peers.Cyconv, "time", lambda self, iterations: 0.5)
     monkeypatch.setattr(
         peers,
