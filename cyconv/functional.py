@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike
+from numpy.typing import ArrayLike
 
 from cyconv import checks, tuning
-from cyconv._core import of
+from cyconv._core import WINOGRAD, of
 from cyconv.geometry import Geometry, Padding, Pair, Placing, Rounding, divides, integer, resolve
 from cyconv.memory import count_accumulators
 from cyconv.threads import kernel_threads
@@ -112,6 +112,8 @@ def conv2d(
     dilation: Pair = 1,
     groups: int = 1,
     rounding: Rounding = "exact",
+    *,
+    winograd: bool = True,
 ) -> np.ndarray:
     """Convolve a batch of images with a set of filters.
 
@@ -122,6 +124,10 @@ def conv2d(
     filters, in their order. The zeros of the padding may be skipped, so an infinite weight at a
     border may or may not give NaN.
 
+    In float32, 3x3 kernels of stride 1 with many channels and filters, 16 at least, go Winograd's
+    way: F(2x2, 3x3) of Lavin & Gray 2016, "Fast algorithms for convolutional neural networks".
+    Whole numbers stay exact, rounding errors are as large, and an infinity gives NaN.
+
     Parameters
     ----------
     x : ndarray of shape (N, H, W, C), float32 or float64
@@ -131,6 +137,8 @@ def conv2d(
         As in `im2col`.
     groups : int
         A divisor of C and F; with ``groups=C`` each channel has filters of its own (depthwise).
+    winograd : bool
+        False leaves out Winograd's way, as CYCONV_WINOGRAD=0 in the environment does everywhere.
 
     Returns
     -------
@@ -141,6 +149,7 @@ def conv2d(
     TypeError, ValueError, MemoryError, OverflowError
         As in `im2col`.
     """
+    winograd = checks.flag(winograd, "conv2d", "winograd")
     placing = Placing(stride, padding, dilation, rounding)
     x, weight, bias, geometry = check_conv2d(x, weight, bias, groups, placing, "conv2d")
     F = weight.shape[3]
@@ -151,9 +160,9 @@ def conv2d(
         columns = conv.makes_columns(geometry._asdict(), F)
         tile = tile_rows(geometry, rows, x.itemsize) if columns else least_rows(geometry, F)
         threads = min(kernel_threads(), -(-rows // tile))
-        floats = tile * geometry.OW * geometry.taps if columns else 0
-        cols = scratch(geometry, tile, floats, threads, x.dtype, "conv2d")
-        conv.conv2d(x, weight, bias, y, cols, geometry._asdict(), tile, threads)
+        cols = working_memory(x, geometry, F, tile if columns else 0, threads, "conv2d")
+        u = transformed(weight, geometry, False, threads, "conv2d") if winograd else None
+        conv.conv2d(x, weight, bias, u, y, cols, geometry._asdict(), tile, threads)
     return y
 
 
@@ -167,6 +176,8 @@ def conv2d_backward(
     dilation: Pair = 1,
     groups: int = 1,
     rounding: Rounding = "exact",
+    *,
+    winograd: bool = True,
 ) -> tuple[np.ndarray | Any, np.ndarray, np.ndarray]:  # Any: dx is None on request only
     """Return the gradients of a convolution with respect to its input and parameters.
 
@@ -185,6 +196,8 @@ def conv2d_backward(
         As in `conv2d`.
     need_dx : bool
         False leaves out dx, which the first layer of a network does not need.
+    winograd : bool
+        As in `conv2d`; False leaves it out of dx.
 
     Returns
     -------
@@ -197,6 +210,7 @@ def conv2d_backward(
     TypeError, ValueError, MemoryError, OverflowError
         As in `im2col`.
     """
+    winograd = checks.flag(winograd, "conv2d_backward", "winograd")
     placing = Placing(stride, padding, dilation, rounding)
     dy, x, weight, geometry = check_conv2d_backward(
         dy, x, weight, groups, placing, "conv2d_backward"
@@ -212,16 +226,18 @@ def conv2d_backward(
     size = weight.size + F
     accumulators = np.empty((count_accumulators(parts, size * x.itemsize), size), x.dtype)
     threads = min(kernel_threads(), len(accumulators))
-    conv, transposed = of(x.dtype).conv, None
-    floats = conv.backward_scratch(geometry._asdict(), F, tile)
-    cols = scratch(geometry, tile, floats, threads, x.dtype, "conv2d_backward")
-    if need_dx and conv.needs_transposed(geometry._asdict()):
+    cols = working_memory(x, geometry, F, tile, threads, "conv2d_backward")
+    conv, transposed, u_back = of(x.dtype).conv, None, None
+    if need_dx and winograd:
+        u_back = transformed(weight, geometry, True, threads, "conv2d_backward")
+    if need_dx and u_back is None and conv.needs_transposed(geometry._asdict()):
         transposed = np.ascontiguousarray(weight.reshape(-1, F).T)
     conv.conv2d_backward(
         dy,
         x,
         weight,
         transposed,
+        u_back,
         dx,
         accumulators,
         cols,
@@ -261,12 +277,26 @@ def tile_rows(geometry: Geometry, rows: int, itemsize: int) -> int:
     return max(1, min(rows, tuning.TILE_BYTES // (geometry.OW * geometry.taps * itemsize)))
 
 
-def scratch(
-    geometry: Geometry, tile: int, floats: int, threads: int, dtype: DTypeLike, who: str
+def working_memory(
+    x: np.ndarray, geometry: Geometry, F: int, tile: int, threads: int, who: str
 ) -> np.ndarray:
-    """Return scratch memory for one tile of output rows for each thread, such as its columns."""
+    """Return memory for each thread: for the columns of one tile of output rows, for instance."""
     checks.blas_extent(tile * geometry.OW, who, "the number of pixels in one output row")
-    return checks.aligned(threads, max(1, floats), dtype, who, "columns")
+    size = of(x.dtype).conv.working_floats(geometry._asdict(), F, tile, len(x))
+    return checks.aligned(threads, max(1, size), x.dtype, who, "working memory")
+
+
+def transformed(
+    weight: np.ndarray, geometry: Geometry, back: bool, threads: int, who: str
+) -> np.ndarray | None:
+    """Return the weight as Winograd's way takes it for y, or for dx; None if it is not taken."""
+    conv = of(weight.dtype).conv
+    size = conv.winograd_floats(geometry._asdict(), weight.shape[3])[back]
+    if not (WINOGRAD and size):
+        return None
+    (u,) = checks.aligned(1, size, weight.dtype, who, "transformed weights")
+    conv.transform(weight, u, back, threads)
+    return u
 
 
 def check_im2col(

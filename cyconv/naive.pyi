@@ -31,6 +31,8 @@ def conv2d(
     dilation: Pair = 1,
     groups: int = 1,
     rounding: Rounding = "exact",
+    *,
+    winograd: bool = True,
 ) -> np.ndarray: ...
 def conv2d_backward(
     dy: ArrayLike,
@@ -42,6 +44,8 @@ def conv2d_backward(
     dilation: Pair = 1,
     groups: int = 1,
     rounding: Rounding = "exact",
+    *,
+    winograd: bool = True,
 ) -> tuple[np.ndarray | Any, np.ndarray, np.ndarray]: ...
 def max_pool2d(
     x: ArrayLike,

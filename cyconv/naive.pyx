@@ -43,11 +43,15 @@ def col2im(cols, input_shape, kernel_size, stride=1, padding=0, dilation=1, roun
     return x
 
 
-def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, rounding="exact"):
+def conv2d(
+    x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, rounding="exact", *,
+    winograd=True,
+):
     """Convolve a batch of images by the seven loops of the slide "2D convolution forward loop".
 
-    See `cyconv.functional.conv2d`.
+    See `cyconv.functional.conv2d`; `winograd` changes nothing here.
     """
+    checks.flag(winograd, "naive.conv2d", "winograd")
     placing = Placing(stride, padding, dilation, rounding)
     x, weight, bias, geometry = functional.check_conv2d(
         x, weight, bias, groups, placing, "naive.conv2d")
@@ -59,12 +63,14 @@ def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, roun
 
 
 def conv2d_backward(
-    dy, x, weight, stride=1, padding=0, need_dx=True, dilation=1, groups=1, rounding="exact",
+    dy, x, weight, stride=1, padding=0, need_dx=True, dilation=1, groups=1, rounding="exact", *,
+    winograd=True,
 ):
     """Return (dx or None, dweight, dbias) by the two slides "2D convolution backward loop".
 
-    See `cyconv.functional.conv2d_backward`.
+    See `cyconv.functional.conv2d_backward`; `winograd` changes nothing here.
     """
+    checks.flag(winograd, "naive.conv2d_backward", "winograd")
     placing = Placing(stride, padding, dilation, rounding)
     dy, x, weight, geometry = functional.check_conv2d_backward(
         dy, x, weight, groups, placing, "naive.conv2d_backward")

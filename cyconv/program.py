@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cyconv._core import of
+from cyconv._core import WINOGRAD, of
 from cyconv.checks import shape_text
 from cyconv.functional import tile_rows
 from cyconv.geometry import Geometry
@@ -174,7 +174,9 @@ class Program:
         bias = {"bias": F} if "bias" in layer.slices else {}
         slices = self.located(layer, weight=geometry.taps * F, **bias)
         tile = tile_rows(geometry, sys.maxsize, self.dtype.itemsize)
-        return self.kernels.convolution.Conv(geometry._asdict(), F, tile, slices)
+        return self.kernels.convolution.Conv(
+            geometry._asdict(), F, tile, slices, self.goes_back, WINOGRAD
+        )
 
     def add(self, op: Any, *reads: int, stage: Any = None, shares: int | None = None) -> int:
         """Add an operation and return the buffer that it writes.

@@ -35,6 +35,7 @@ GATE = {  # the files of cyconv, and the tests of each beside those of ALL
     "functional.py": (
         "test_functional.py::test_mistakes_in_dilation_groups_and_rounding",
         "test_functional.py::test_groups_must_divide_the_filters",
+        "test_winograd.py::test_the_argument_is_true_or_false",
     ),
     "losses.py": ("test_losses.py",),
     "network.py": ("test_settled.py",),

@@ -59,6 +59,8 @@ POOLINGS = ("max_pool2d", "max_pool2d_backward", "avg_pool2d", "avg_pool2d_backw
 # 4 and 8 filters have kernels of their own; the others fill vectors, or half of one, or less.
 FILTERS = (*range(1, 21), 4, 8, 4, 8, 16, 32, 48, 64, 130)
 CHANNELS = (1, 2, 3, 4, 5, 8, 12, 16, 40)  # up to 1,000 taps: a sum in several parts
+# Channels and filters of which 3x3 kernels go Winograd's way.
+WINOGRAD = (24, 32, 33, 40)
 # One filter a channel, or one window: vectors are along the channels.
 DEEP = (*range(1, 21), 24, 31, 32, 33, 40, 48, 63, 64, 70, 130)
 
@@ -98,9 +100,13 @@ def random_case(rng, varied=False):
             C = F = groups = pick(DEEP)
         elif groups > 1:
             C, F = groups * pick((1, 2, 3, 4, 16)), groups * pick((1, 2, 3, 4, 8, 16, 17))
+        winograd = not varied and draw(0, 3) == 0
+        if winograd:
+            kernel, C, F = (3, 3), pick(WINOGRAD), pick(WINOGRAD)
         if varied and dilation == 1 and groups == 1 and rounding == "exact":
             continue
-        case = _place(draw, Case((0, 0, 0, C), F, kernel, 0, 0, (), (), dilation, groups, rounding))
+        case = Case((0, 0, 0, C), F, kernel, 0, 0, (), (), dilation, groups, rounding)
+        case = _place(draw, case, winograd=winograd)
         if min(case.x_shape) > 0:
             return case
 
@@ -120,9 +126,9 @@ def random_pool(rng):
             return case
 
 
-def _place(draw, case, most=(6, 6), side_by_side=False):
+def _place(draw, case, most=(6, 6), side_by_side=False, winograd=False):
     """Draw what a case lacks: stride, paddings of at most `most`, and an image that fits."""
-    steps = (draw(1, 3), draw(1, 3))
+    steps = (1, 1) if winograd else (draw(1, 3), draw(1, 3))
     form = ("int", "pair", "pairs", "valid", "same")[draw(0, 4)]
     stride = steps
     if side_by_side:
@@ -143,7 +149,7 @@ def _place(draw, case, most=(6, 6), side_by_side=False):
             "pairs": (((top, bottom), (left, right)), ((top, bottom), (left, right))),
             "valid": ("valid", ((0, 0), (0, 0))),
         }[form]
-        outputs = draw(1, 5), draw(1, 5)
+        outputs = (draw(6, 12), draw(6, 12)) if winograd else (draw(1, 5), draw(1, 5))
         sizes = tuple(
             (outputs[axis] - 1) * steps[axis]
             + case.reach[axis]
@@ -173,6 +179,8 @@ LARGE = [
     Case((5, 14, 14, 32), 64, (6, 6), 2, 2, ((2, 2), (2, 2)), (7, 7)),
     Case((3, 30, 41, 5), 7, (3, 5), (1, 2), (1, 2), ((1, 1), (2, 2)), (30, 21)),
     Case((9, 12, 13, 40), 24, (1, 1), 1, 0, ((0, 0), (0, 0)), (12, 13)),
+    # Winograd's way, in several blocks of tiles, with sizes that are not whole tiles.
+    Case((17, 15, 14, 24), 40, (3, 3), 1, ((0, 2), (1, 0)), ((0, 2), (1, 0)), (15, 13)),
     # More weights than windows.pxd takes at once: in all lines, in one line, in 128 taps.
     Case((2, 4, 5, 520), 64, (3, 3), 1, 1, ((1, 1), (1, 1)), (4, 5)),
     Case((2, 4, 5, 300), 160, (3, 3), 1, 1, ((1, 1), (1, 1)), (4, 5)),
@@ -204,13 +212,13 @@ def pool_arrays(case, rng, draw=integers, dtype=np.float64):
     return [draw(rng, shape).astype(dtype) for shape in shapes]
 
 
-def everything(module, case, x, cols, weight, bias, dy):
+def everything(module, case, x, cols, weight, bias, dy, **options):
     """Return what the four functions of a module make of the arrays, in the order of NAMES."""
     return (
         module.im2col(x, case.kernel, **case.columns),
         module.col2im(cols, case.x_shape, case.kernel, **case.columns),
-        module.conv2d(x, weight, bias, **case.geometry),
-        *module.conv2d_backward(dy, x, weight, **case.geometry),
+        module.conv2d(x, weight, bias, **case.geometry, **options),
+        *module.conv2d_backward(dy, x, weight, **case.geometry, **options),
     )
 
 

@@ -110,7 +110,7 @@ TOO_LARGE = {  # what is allocated, and its first call that asks for more than t
     "im2col: cols": lambda: cyconv.im2col(IMAGE, 1),
     "col2im: x": lambda: cyconv.col2im(ones(4, 1), IMAGE.shape, 1, 19),
     "conv2d: y": lambda: cyconv.conv2d(IMAGE, PIXEL),
-    "conv2d: columns": lambda: cyconv.conv2d(IMAGE, ones(9, 9, 1, 1), dilation=2),
+    "conv2d: working memory": lambda: cyconv.conv2d(IMAGE, ones(9, 9, 1, 1), dilation=2),
     "conv2d_backward: dx": lambda: cyconv.conv2d_backward(ones(1, 2, 2, 1), IMAGE, PIXEL, 19),
     "max_pool2d: y": lambda: cyconv.max_pool2d(IMAGE, 1),
     "max_pool2d_backward: dx": lambda: cyconv.max_pool2d_backward(PIXEL, IMAGE, 20),

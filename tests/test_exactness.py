@@ -61,12 +61,14 @@ def cut_into(monkeypatch):
     """Count how often each kind of split occurred."""
     seen = Counter()
 
-    def count_forward(conv2d, x, weight, bias, y, cols, geometry, tile, threads):
+    def count_forward(conv2d, x, weight, bias, u, y, cols, geometry, tile, threads):
         seen["tiles, forward"] += tile < len(x) * geometry["OH"]
-        conv2d(x, weight, bias, y, cols, geometry, tile, threads)
+        seen["Winograd, forward"] += u is not None
+        conv2d(x, weight, bias, u, y, cols, geometry, tile, threads)
 
-    def count_backward(backward, dy, x, weight, transposed, dx, accumulators, cols, *sizes):
+    def count_backward(backward, dy, x, weight, transposed, u, dx, accumulators, cols, *sizes):
         geometry, height, tile, _ = sizes
+        seen["Winograd, backward"] += u is not None
         images, strips = height > geometry["OH"], height < geometry["OH"]
         several = len(accumulators) * height < len(x) * geometry["OH"]
         seen["accumulators"] += len(accumulators) > 1
@@ -76,7 +78,7 @@ def cut_into(monkeypatch):
         seen["strips an image"] += strips
         seen["strips an image, parts an accumulator"] += strips and several
         seen["tiles a part"] += tile < height
-        backward(dy, x, weight, transposed, dx, accumulators, cols, *sizes)
+        backward(dy, x, weight, transposed, u, dx, accumulators, cols, *sizes)
 
     for conv in (of(dtype).conv for dtype in ("float32", "float64")):
         monkeypatch.setattr(conv, "conv2d", partial(count_forward, conv.conv2d))
@@ -96,7 +98,7 @@ def test_random_geometries_are_exact(count, figure, cut_into):
                 assert {result.dtype for result in results} == {np.dtype(dtype)}
                 assert_same(results, expected, case, dtype, threads)
     # The cuts that are meant did occur: what is not reached is not checked.
-    assert len(cut_into) == 8
+    assert len(cut_into) == 10
     for several, calls in cut_into.items():
         assert calls > geometries / 50, several
     figure("random geometries, exact", geometries)

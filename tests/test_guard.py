@@ -110,8 +110,8 @@ def blas(side):
     """Let dgemm read one line of an image more than there is: 1x1 filters need no columns."""
     window = resolve((4, 4, 2), 1, 1, 0, "canary")
     shapes = (1, 3, 4, 2), (1, 1, 2, 3), (3,), (1, 4, 4, 3), (1, 8)
-    arrays = (guard.empty(shape, np.float64, side) for shape in shapes)
-    of("float64").conv.conv2d(*arrays, window._asdict(), 4, 1)
+    x, weight, bias, y, cols = (guard.empty(shape, np.float64, side) for shape in shapes)
+    of("float64").conv.conv2d(x, weight, bias, None, y, cols, window._asdict(), 4, 1)
 
 
 def canaries():

@@ -63,9 +63,9 @@ def test_ten_thousand_images_are_right_from_the_first_to_the_last():
     np.testing.assert_array_equal(dbias, some_dbias * (IMAGES // PERIOD))
 
 
-@pytest.mark.parametrize(("dtype", "copies"), [("float32", 4), ("float64", 2)])
+@pytest.mark.parametrize(("dtype", "copies"), [("float32", 5), ("float64", 2)])
 def test_large_weights_have_few_accumulators(dtype, copies):
-    """Beside dweight, and the transposed weights that dx needs."""
+    """Beside dweight, and the weights that dx needs: transposed or, 16/9 as large, Winograd's."""
     dy, x = np.ones((2, 16, 6, 6, 512), dtype)
     weight = np.ones((3, 3, 512, 512), dtype)
     (dx, *_), peak = peak_of(lambda: cyconv.conv2d_backward(dy, x, weight, padding=1))
@@ -76,4 +76,5 @@ def test_large_weights_have_few_accumulators(dtype, copies):
     )
     labels = np.zeros(len(x), int)
     _, peak = peak_of(lambda: net.train_step(x, labels, cyconv.SGD(1e-9)))
-    assert peak < 4 * net._parameters.nbytes  # 19 of them when each batch had 16
+    # 19 of them when each batch had 16; Winograd's weights for y and dx are 3.6 of these.
+    assert peak < 6 * net._parameters.nbytes

@@ -96,6 +96,7 @@ LAYERS = {
     "Conv2D stride over kernel": Row(lambda: Conv2D(2, 1, stride=3), (7, 4, 2)),
     "Conv2D without bias": Row(lambda: Conv2D(9, 3, bias=False), (5, 4, 2)),
     "Conv2D dilated": Row(lambda: Conv2D(3, (2, 3), dilation=(3, 2), padding=2), (7, 6, 2)),
+    "Conv2D by Winograd's way": Row(lambda: Conv2D(30, 3, padding=((0, 2), (1, 1))), (9, 10, 33)),
     "Conv2D in groups": Row(lambda: Conv2D(6, 3, padding=1, groups=2), (5, 4, 4)),
     "Conv2D depthwise": Row(lambda: Conv2D(5, 3, stride=2, padding=1, groups=5), (7, 5, 5)),
     "Conv2D rounded down": Row(lambda: Conv2D(3, 3, stride=2, rounding="floor"), (6, 8, 2)),
@@ -143,6 +144,11 @@ LAYERS = {
 }
 
 NETWORKS = {
+    "Winograd's way": Row(
+        lambda: [Conv2D(32, 3, padding=1), BatchNorm(), Conv2D(33, 3, padding=2), LeakyReLU(),
+                 AvgPool2D(2), Conv2D(4, 3), Flatten(), Linear(5)],
+        (8, 10, 32),
+    ),
     "one dimension": Row(
         lambda: [Conv1D(6, 5, stride=2, padding=(1, 2)), LeakyReLU(), Conv1D(4, 3), Flatten(),
                  Linear(5)],

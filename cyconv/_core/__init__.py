@@ -32,6 +32,14 @@ def _choose(wish: str, most: str) -> str:
     return wish or usable[-1]
 
 
+def _flag(name: str) -> bool:
+    """Return what an environment variable switches on, or off with 0."""
+    value = os.environ.get(name, "")
+    if value not in ("", "0", "1"):
+        raise ImportError(f"cyconv: {name} must be 0 or 1, got {value!r}")
+    return value != "0"
+
+
 @contextmanager
 def _patience():
     """Let gcc's OpenMP runtime, if it is loaded now, spin 10,000 times before a thread sleeps.
@@ -67,6 +75,7 @@ with _patience():
     from cyconv._core.cpu import HAS_OPENMP, LEVEL
 
     SIMD = _choose(os.environ.get("CYCONV_SIMD", "").lower(), LEVEL)
+    WINOGRAD = _flag("CYCONV_WINOGRAD")
     _builds = {"float32": _load(SIMD), "float64": _load("double")}
 
 
@@ -76,4 +85,4 @@ def of(dtype) -> SimpleNamespace:
     return _builds[str(dtype)]
 
 
-__all__ = ["HAS_OPENMP", "LEVELS", "SIMD", "atomic", "blas", "of"]
+__all__ = ["HAS_OPENMP", "LEVELS", "SIMD", "WINOGRAD", "atomic", "blas", "of"]

@@ -4,12 +4,19 @@ from cython.parallel cimport prange, threadid
 
 from cyconv._core cimport convolution, products
 from cyconv._core.blas cimport enter, leave
-from cyconv._core.convolution cimport Convolution, conv_backward, conv_forward
+from cyconv._core.convolution cimport Convolution, adds_dx, conv_backward, conv_forward
 from cyconv._core.columns cimport col2im_rows, im2col_rows, zero
-from cyconv._core.geometry cimport Geometry, is_identity
+from cyconv._core.geometry cimport Geometry
 from cyconv._core.real cimport real
-from cyconv._core.team cimport team
+from cyconv._core.team cimport team, team_for
 from cyconv._core.tuning cimport MAX_IMAGES_PER_PART, PARTS_PER_THREAD
+from cyconv._core.winograd cimport (
+    backwards,
+    can_winograd,
+    panels,
+    transform_weights,
+    weight_floats,
+)
 
 
 def im2col(
@@ -55,22 +62,48 @@ def makes_columns(Geometry geometry, Py_ssize_t F):
     return convolution.makes_columns(&geometry, F)
 
 
-def backward_scratch(Geometry geometry, Py_ssize_t F, Py_ssize_t tile):
-    """Return how many floats `conv2d_backward` needs for each thread."""
-    return convolution.backward_scratch(&geometry, F, tile)
-
-
 def needs_transposed(Geometry geometry):
     """Tell whether `conv2d_backward` reads the weight's transpose for dx."""
     return products.needs_transposed(geometry.KH * geometry.KW * geometry.C)
+
+
+def working_floats(Geometry geometry, Py_ssize_t F, Py_ssize_t tile, Py_ssize_t images):
+    """Return how many floats of working memory a thread needs, with columns of `tile` rows."""
+    return convolution.working_floats(&geometry, F, tile, images)
+
+
+def winograd_floats(Geometry geometry, Py_ssize_t F):
+    """Return how many floats the weight takes for Winograd's way of y and of dx, 0 if not taken."""
+    cdef Geometry back = backwards(&geometry, F)
+    cdef Py_ssize_t floats = weight_floats(&geometry, F)
+    return (floats if can_winograd(&geometry, F) else 0,
+            floats if can_winograd(&back, geometry.C) else 0)
+
+
+def transform(
+    const real[:, :, :, ::1] weight,   # IN
+    real[::1] u,                       # OUT
+    bint back,
+    int threads,
+):
+    """u = the weight as Winograd's way takes it, for y or, going back, for dx.
+
+    Writes: every element of u.   Aliasing: none allowed.
+    Parallel over: filters.       Retains: nothing.
+    """
+    cdef Py_ssize_t panel, C = weight.shape[3 if back else 2], F = weight.shape[2 if back else 3]
+    threads = team_for(u.shape[0], threads)
+    for panel in prange(panels(F), nogil=True, schedule="static", num_threads=threads):
+        transform_weights(&weight[0, 0, 0, 0], &u[0], C, F, back, panel)
 
 
 def conv2d(
     const real[:, :, :, ::1] x,        # IN
     const real[:, :, :, ::1] weight,   # IN
     const real[::1] bias,              # IN
+    const real[::1] u,                 # IN: the weight for Winograd's way, or None
     real[:, :, :, ::1] y,              # OUT
-    real[:, ::1] cols,                 # TMP: the columns of one tile for each thread
+    real[:, ::1] cols,                 # TMP: working memory of each thread
     Geometry geometry,
     Py_ssize_t tile,
     int threads,
@@ -86,8 +119,13 @@ def conv2d(
         MAX_IMAGES_PER_PART * geometry.OH, rows // (PARTS_PER_THREAD * threads)) // tile * tile
     cdef Convolution conv
     part = max(part, tile)
+    if u is not None:
+        part += part % 2   # Winograd's tiles have two rows
     conv.x, conv.weight, conv.bias = &x[0, 0, 0, 0], &weight[0, 0, 0, 0], &bias[0]
     conv.y, conv.slope = &y[0, 0, 0, 0], 1
+    conv.u = NULL
+    if u is not None:
+        conv.u = &u[0]
     conv.g, conv.F, conv.tile = &geometry, weight.shape[3], tile
     enter(threads)
     for t in prange((rows + part - 1) // part, nogil=True, schedule="dynamic",
@@ -125,7 +163,7 @@ cdef void add_gradients(
     while part // strips * whole < rows:
         begin = part // strips * whole + part % strips * height
         end = min(min(begin + height, (part // strips + 1) * whole), rows)
-        if strips == 1 and conv.dx != NULL and not is_identity(g):
+        if strips == 1 and adds_dx(&conv):
             zero(conv.dx + begin // g.OH * image, (end - begin) // g.OH * image)
         if strips == 1 or part % strips % 2 == phase:
             conv_backward(&conv, begin, end)
@@ -137,9 +175,10 @@ def conv2d_backward(
     const real[:, :, :, ::1] x,        # IN
     const real[:, :, :, ::1] weight,   # IN
     const real[:, ::1] transposed,     # IN: the weight as a matrix (F, KH*KW*C), or None
+    const real[::1] u_back,            # IN: the weight for Winograd's way of dx, or None
     real[:, :, :, ::1] dx,             # OUT, or None
     real[:, ::1] accumulators,         # OUT: dweight, then dbias, of each accumulator
-    real[:, ::1] cols,                 # TMP: `backward_scratch` for each thread
+    real[:, ::1] cols,                 # TMP: working memory of each thread
     Geometry geometry,
     Py_ssize_t height,
     Py_ssize_t tile,
@@ -155,13 +194,15 @@ def conv2d_backward(
     cdef Py_ssize_t index, phase, line, lines = 0 if dx is None else dx.shape[0] * dx.shape[1]
     cdef Convolution conv
     conv.dy, conv.x, conv.weight = &dy[0, 0, 0, 0], &x[0, 0, 0, 0], &weight[0, 0, 0, 0]
-    conv.transposed, conv.accumulate = NULL, True
+    conv.transposed, conv.u_back, conv.accumulate = NULL, NULL, True
     if transposed is not None:
         conv.transposed = &transposed[0, 0]
+    if u_back is not None:
+        conv.u_back = &u_back[0]
     conv.dx = NULL if dx is None else &dx[0, 0, 0, 0]
     conv.g, conv.F, conv.tile = &geometry, weight.shape[3], tile
     enter(threads)
-    if height < geometry.OH:
+    if height < geometry.OH and adds_dx(&conv):
         for line in prange(lines, nogil=True, schedule="static", num_threads=threads):
             zero(conv.dx + line * geometry.W * geometry.pitch, geometry.W * geometry.pitch)
     for phase in range(2 if height < geometry.OH else 1):

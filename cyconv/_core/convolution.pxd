@@ -23,6 +23,14 @@ from cyconv._core.products cimport (
 from cyconv._core.pointwise cimport bias_leaky_relu, column_sums
 from cyconv._core.real cimport real
 from cyconv._core.windows cimport Strip, can_read_windows, windows_forward
+from cyconv._core.winograd cimport (
+    Winograd,
+    backwards,
+    can_winograd,
+    scratch_floats,
+    tiles_of_image,
+    winograd_forward,
+)
 
 
 cdef struct Convolution:
@@ -35,11 +43,13 @@ cdef struct Convolution:
     real slope               # 1 leaves out the LeakyReLU
     const real* dy
     const real* transposed   # weightᵀ, if it is needed
+    const real* u            # the weight as Winograd's way takes it for y; NULL leaves it out
+    const real* u_back       # and for dx
     real* dx                 # NULL leaves it out
     real* dweight
     real* dbias
     bint accumulate          # dweight and dbias are added to
-    real* cols               # memory for the columns of `tile` output rows
+    real* cols               # `working_floats` of memory, for the columns of `tile` output rows
     const Geometry* g
     Py_ssize_t F, tile
 
@@ -55,12 +65,24 @@ cdef inline bint makes_columns(const Geometry* g, Py_ssize_t F) noexcept nogil:
     return not (is_depthwise(g, F) or can_read_windows(g, F) or reads_image(g, F))
 
 
-cdef inline Py_ssize_t backward_scratch(
-    const Geometry* g, Py_ssize_t F, Py_ssize_t rows,
+cdef inline bint adds_dx(const Convolution* conv) noexcept nogil:
+    """Tell whether `conv_backward` adds to dx, which must hold numbers already."""
+    return conv.dx != NULL and conv.u_back == NULL and not is_identity(conv.g)
+
+
+cdef inline Py_ssize_t working_floats(
+    const Geometry* g, Py_ssize_t F, Py_ssize_t tile, Py_ssize_t images,
 ) noexcept nogil:
-    """Return how many floats `conv_backward` needs in `cols` for a tile of so many output rows."""
-    cdef Py_ssize_t columns = rows * g.OW * g.KH * g.KW * g.C
-    return max(columns, gradient_scratch(g, rows)) if gradient_reads_windows(g, F) else columns
+    """Return how many floats of working memory a thread needs, with columns of `tile` rows."""
+    cdef Py_ssize_t floats = tile * g.OW * g.KH * g.KW * g.C
+    cdef Geometry back = backwards(g, F)
+    if gradient_reads_windows(g, F):
+        floats = max(floats, gradient_scratch(g, tile))
+    if can_winograd(g, F):
+        floats = max(floats, scratch_floats(g, F, images * tiles_of_image(g)))
+    if can_winograd(&back, g.C):
+        floats = max(floats, scratch_floats(&back, g.C, images * tiles_of_image(&back)))
+    return floats
 
 
 cdef inline const real* columns_of(
@@ -84,11 +106,16 @@ cdef inline void conv_forward(
     cdef const Geometry* g = conv.g
     cdef Py_ssize_t F = conv.F, row = begin, stop, group
     cdef Strip strip
+    cdef Winograd winograd
     cdef Product p
     cdef const real* source
     cdef real* out
     if is_depthwise(g, F):
         depthwise_forward(conv.x, conv.weight, conv.bias, conv.y, g, conv.slope, begin, end)
+        return
+    if conv.u != NULL:
+        winograd = Winograd(conv.x, conv.u, conv.bias, conv.y, conv.cols, g, F, conv.slope)
+        winograd_forward(&winograd, begin, end)
         return
     if can_read_windows(g, F):
         strip = Strip(conv.x, conv.weight, conv.bias, conv.y, g, F, F, begin, end, conv.slope)
@@ -114,7 +141,7 @@ cdef inline void conv_backward(
 ) noexcept nogil:
     """dweight (+)= colsᵀ · dy, dbias (+)= column sums of dy, dx += col2im(dy · weightᵀ).
 
-    For the output rows begin <= (n, oh) < end. Where the image is its own columns, dx is written.
+    For the output rows begin <= (n, oh) < end. Where dx is not added to (`adds_dx`), it is written.
     Writes: dweight, dbias, dx, cols.   Aliasing: none allowed.
     Parallel over: nothing.             Retains: nothing.
     """
@@ -143,11 +170,27 @@ cdef inline void conv_backward(
             else:
                 source = columns_of(conv.x + group * g.C, conv.cols, g, row, stop)
                 transposed_times_dy(source, dy, conv.dweight + group * p.F, &p, accumulate)
-            if conv.dx != NULL:
+            if conv.dx != NULL and conv.u_back == NULL:
                 # and dcols = dy @ weight.T, over the columns that are needed no more
                 backward_input(conv, dy, group, row, &p)
         accumulate = True
         row = stop
+    if conv.dx != NULL and conv.u_back != NULL:
+        winograd_input(conv, begin, end)
+
+
+cdef inline void winograd_input(
+    const Convolution* conv, Py_ssize_t begin, Py_ssize_t end,
+) noexcept nogil:
+    """dx = dy convolved with the weight, its kernels turned by half a turn.
+
+    For the share of the rows of dx that begin <= (n, oh) < end is of those of y.
+    """
+    cdef const Geometry* g = conv.g
+    cdef Geometry back = backwards(g, conv.F)
+    cdef Winograd winograd = Winograd(
+        conv.dy, conv.u_back, NULL, conv.dx, conv.cols, &back, g.C, 1)
+    winograd_forward(&winograd, begin * g.H // g.OH, end * g.H // g.OH)
 
 
 cdef inline void backward_input(

@@ -42,6 +42,17 @@ cdef enum:
     MAX_PASS_WEIGHTS = 128 * 1024
     MIN_PASS_TAPS = 128
 
+    # Winograd's way (bench/winograd.py): fewest channels or filters, shortest side of y, and their
+    # least product. With 16 channels it is faster from 16x16 pixels on, with 32 from 8x8 on, with
+    # 64 from 4x4 on; with half the pixels the transforms cost as much as they save.
+    WINOGRAD_CHANNELS = 16
+    WINOGRAD_SIDE = 4
+    WINOGRAD_PRODUCT = 256
+    # Floats of V and M, half a second-level cache of 512 KiB; but at least so many tiles, four
+    # times the rows of a full register tile, for each of which all weights are read.
+    WINOGRAD_FLOATS = 64 * 1024
+    WINOGRAD_LEAST_TILES = 24
+
     # Convolution with 4 or 8 filters: pixels, or vectors of dw, at once. Each has an accumulating
     # register, and eight hide the latency of a multiply-add: 4 cycles, two in each.
     PACKED_TILE = 8
