@@ -17,7 +17,7 @@ from cyconv.layers.table import table
 from cyconv.losses import PLAIN, CrossEntropy
 from cyconv.optimizers import Optimizer
 from cyconv.passes import Passes
-from cyconv.prediction import evaluate, predict, predict_proba
+from cyconv.prediction import evaluate, predict, predict_proba, predictor
 from cyconv.program import Arenas
 from cyconv.settled import Keeper, Settled
 from cyconv.training import fit
@@ -283,6 +283,7 @@ class Network(Keeper):
     evaluate = evaluate
     predict = predict
     predict_proba = predict_proba
+    predictor = predictor
     fit = fit
 
     def summary(self) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from cyconv import checks
+from cyconv.geometry import integer
 from cyconv.layers import Softmax
 from cyconv.losses import cross_entropy
 
@@ -77,6 +78,98 @@ def predict_proba(self: Network, x: ArrayLike) -> np.ndarray:
     return Softmax().forward(_outputs(self, x, "Network.predict_proba"))
 
 
+def predictor(self: Network, batch: int = 1) -> Predictor:
+    """Return a callable that predicts `batch` images at a time, its memory being ready.
+
+    For a service that predicts one image after the other: a call allocates little, and has the bits
+    of `predict`. The network's parameters are read anew at each call.
+
+    Parameters
+    ----------
+    batch : int
+
+    Raises
+    ------
+    TypeError, ValueError
+        If batch is not an integer of at least 1.
+    """
+    return Predictor(self, integer(batch, "Network.predictor", "batch", 1))
+
+
+class Predictor:
+    """Predicts batches of one size: what `Network.predictor` returns.
+
+    Threads may share one: a thread that finds the memory in use makes its own.
+
+    Attributes
+    ----------
+    network : Network
+    batch : int
+    """
+
+    def __init__(self, network: Network, batch: int) -> None:
+        self.network, self.batch = network, batch
+        self._shape = batch, *network.input_shape
+        self._taken = network._parameters.dtype, np.dtype(np.uint8)
+        self._program = network._passes.predicting(self._taken[0], network.ends_with_softmax)
+        self._is_finite = self._program.kernels.elementwise.is_finite
+        self._spare: dict[Any, Any] = {}
+        self(np.zeros(self._shape, np.uint8))
+
+    def __call__(self, x: ArrayLike) -> np.ndarray:
+        """Return the most probable class of each image, as `Network.predict` does.
+
+        Parameters
+        ----------
+        x : ndarray of shape (batch, *input_shape), float32 or uint8
+
+        Returns
+        -------
+        ndarray of shape (batch,), int64
+
+        Raises
+        ------
+        TypeError, ValueError, FloatingPointError
+            As in `Network.predict`, or if x holds more or fewer images.
+        """
+        return self._outputs(x).argmax(-1)
+
+    def proba(self, x: ArrayLike) -> np.ndarray:
+        """Return the probability of each class, of shape (batch, classes); x is as in a call."""
+        self.network._needs_softmax("Predictor.proba")
+        return Softmax().forward(self._outputs(x))
+
+    def _outputs(self, x) -> np.ndarray:
+        """Return finite logits."""
+        # What can be taken as it is, and has finite numbers, is not looked at any closer.
+        network, program, is_finite = self.network, self._program, self._is_finite
+        if not (
+            type(x) is np.ndarray
+            and x.shape == self._shape
+            and x.dtype in self._taken
+            and x.flags.c_contiguous
+        ):
+            x = network._computed(network._images(x, "Predictor"))
+            if x.shape != self._shape:
+                raise ValueError(
+                    f"Predictor: x must have shape {checks.shape_text(self._shape)}, got "
+                    f"{checks.shape_text(x.shape)}; for {len(x)} at a time make another one: "
+                    f"network.predictor({len(x)})"
+                )
+            if x.dtype not in self._taken:
+                return _outputs(network, x, "Predictor")
+        if x.dtype != np.uint8 and not is_finite(x.reshape(-1), 1):
+            checks.finite(x, "Predictor")
+        logits = program.predict(x.reshape(self.batch, -1), self._spare)
+        if not is_finite(logits.reshape(-1), 1):
+            raise _diverged("Predictor")
+        return logits.reshape(self.batch, *network.output_shape)
+
+    def __reduce__(self):
+        """Copy or pickle the network; the memory is made anew."""
+        return Predictor, (self.network, self.batch)
+
+
 def _outputs(network: Network, x, who) -> np.ndarray:
     """Return finite logits."""
     x = network._images(x, who)
@@ -92,5 +185,9 @@ def _finite_logits(network: Network, x, who) -> Iterator[np.ndarray]:
     for first in range(0, len(x), CHUNK):
         logits = network._logits(x[first : first + CHUNK])
         if not np.isfinite(logits).all():
-            raise FloatingPointError(f"{who}: the output is not finite; the weights have diverged")
+            raise _diverged(who)
         yield logits
+
+
+def _diverged(who: str) -> FloatingPointError:
+    return FloatingPointError(f"{who}: the output is not finite; the weights have diverged")

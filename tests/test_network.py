@@ -1,5 +1,8 @@
 """Networks: the fast step equals the layers, in any number of threads and in little memory."""
 
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -295,6 +298,51 @@ def test_predict_refuses_weights_that_have_diverged():
     net.parameters()["2.bias"][0] = np.inf
     with pytest.raises(FloatingPointError, match=r"Network\.predict: .*weights have diverged"):
         net.predict(np.zeros((1, 28, 28, 1), np.float32))
+
+
+@pytest.mark.parametrize("images", (1, 7))
+def test_a_predictor_has_the_bits_of_predict(name, images):
+    net = network(name)
+    predictor = net.predictor(images)
+    pixels, _ = batch(net, images)
+    for x in (pixels, pixels / np.float32(255), pixels / 255, (pixels / np.float32(255))[:, ::-1]):
+        cyconv.set_num_threads(2)
+        np.testing.assert_array_equal(predictor(x), net.predict(x))
+        cyconv.set_num_threads(1)
+        np.testing.assert_array_equal(predictor(x), net.predict(x))
+        if net.ends_with_softmax:
+            assert predictor.proba(x).tobytes() == net.predict_proba(x).tobytes()
+
+
+def test_a_predictor_sees_what_training_does_and_can_be_shared_and_copied():
+    net = presets.resnet8()
+    x, labels = batch(net, 16)
+    predictor = net.predictor(16)
+    for _ in range(3):
+        net.train_step(x, labels, cyconv.Adam(0.01))
+        expected = net.predict_proba(x).tobytes()
+        with ThreadPoolExecutor(4) as threads:
+            assert {p.tobytes() for p in threads.map(predictor.proba, [x] * 20)} == {expected}
+        assert pickle.loads(pickle.dumps(predictor)).proba(x).tobytes() == expected
+
+
+def test_a_predictor_refuses_what_it_was_not_made_for():
+    net = presets.exercise()
+    predictor = net.predictor()
+    for shape in ((2, 28, 28, 1), (0, 28, 28, 1)):
+        with pytest.raises(ValueError, match=r"Predictor: x must have shape \(1, 28, 28, 1\), got"):
+            predictor(np.zeros(shape, np.float32))
+    with pytest.raises(ValueError, match=r"Predictor: x must be finite.* image 0"):
+        predictor(np.full((1, 28, 28, 1), np.nan, np.float32))
+    with pytest.raises(TypeError, match="Predictor: x must"):
+        predictor(np.zeros((1, 28, 28, 1), np.int32))
+    with pytest.raises(ValueError, match=r"Network\.predictor: batch must be at least 1, got 0"):
+        net.predictor(0)
+    with pytest.raises(ValueError, match=r"Predictor\.proba: the network must end with Softmax"):
+        Network([Flatten(), Linear(3)], (2, 2, 1)).predictor().proba(np.zeros((1, 2, 2, 1)))
+    net.parameters()["2.bias"][0] = np.inf
+    with pytest.raises(FloatingPointError, match=r"Predictor: .*weights have diverged"):
+        predictor(np.zeros((1, 28, 28, 1), np.float32))
 
 
 def test_a_convolution_of_one_padded_pixel_is_no_linear_layer():
