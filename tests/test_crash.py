@@ -87,7 +87,7 @@ def leftovers(folder):
 def test_a_run_that_is_killed_again_and_again_loses_nothing_that_was_announced(
     whole, tmp_path, count, figure
 ):
-    wanted, kills, runs, left = count(2, 20, 1000), 0, 0, 0
+    wanted, kills, runs, left = count(2, 20, 500), 0, 0, 0
     dice = random.Random(0)
     expected = bits(whole)
     while kills < wanted:

@@ -87,7 +87,7 @@ def cut_into(monkeypatch):
 
 
 def test_random_geometries_are_exact(count, figure, cut_into):
-    geometries = count(500, 5_000, 200_000)
+    geometries = count(500, 5_000, 100_000)
     with cuts() as cut:
         for case, given in problems(geometries):
             expected = everything(naive, case, *given)
@@ -168,7 +168,7 @@ def dot(a, b):
 
 
 def test_adjoint_identities_are_exact(count, figure):
-    geometries = count(500, 5_000, 200_000)
+    geometries = count(500, 5_000, 100_000)
     for index, (case, given) in enumerate(problems(geometries, seed=2)):
         x, cols, weight, bias, dy = (array.astype(DTYPES[index % 2]) for array in given)
         columns, image, y, dx, dweight, _ = everything(

@@ -72,7 +72,7 @@ def check(path, content):
 
 def test_a_damaged_picture_is_a_digit_or_refused(count, figure):
     good, seed = originals(), count(0, 0, date.today().toordinal())
-    mutants = Mutants(good, damaged, count(2_000, 100_000, 1_000_000), seed)
+    mutants = Mutants(good, damaged, count(2_000, 100_000, 300_000), seed)
     outcome = attack(check, good, mutants, seconds=10, mebibytes=1024)
     assert outcome.refused > outcome.read > 100
     figure("pictures damaged", outcome)
