@@ -28,7 +28,9 @@ cdef enum:
     # Its rows are copied next to each other where so many rows of the other matrix meet them, if
     # they are so many floats apart or more: they would share few sets of the cache, and few pages
     # (bench/layers.py). The copy takes half of a first-level cache of 32 KiB.
+    # Pixels that read windows are sorted once more for each copy, so it takes more of them.
     PACKED_ROWS = 24
+    PACKED_STRIP = 128
     PACKED_PITCH = 64
     PANEL_FLOATS = 4096
     # The same where a few rows, such as one image's, meet a large matrix, which is read once: as

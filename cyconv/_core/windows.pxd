@@ -18,6 +18,7 @@ from cyconv._core.tuning cimport (
     MIN_PASS_TAPS,
     NARROW_TILE_PIXELS,
     NARROW_VECTORS,
+    PACKED_STRIP,
     PANEL_FLOATS,
     TILE_ROWS,
     TWO_ROWS,
@@ -100,7 +101,8 @@ cdef inline void all_filters(const Strip* strip, TapBlock taps) noexcept nogil:
     """As many vectors of each pixel at once as fill the registers."""
     cdef Py_ssize_t f = 0, left
     while f + ROW_VECTORS * VECTOR_LENGTH <= strip.F:
-        if packs_rows((strip.end - strip.begin) * strip.g.OW, strip.F):
+        if ((strip.end - strip.begin) * strip.g.OW >= PACKED_STRIP
+                and packs_rows(PACKED_STRIP, strip.F)):
             packed_filters(strip, taps, f)
         else:
             all_spans(strip, taps, f, ROW_VECTORS, VECTOR_LENGTH)
