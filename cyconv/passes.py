@@ -129,13 +129,9 @@ class Passes:
         self._bring(program.dtype)
         return dx.reshape(images, *self._input_shape)
 
-    def predicting(self, dtype: np.dtype, softmax: bool) -> Program:
-        """Return the program that predicts, without the Softmax at the end if there is one."""
-        return self.program(dtype, without_last=softmax)
-
     def logits(self, x: np.ndarray, softmax: bool) -> np.ndarray:
         """Return the output for a batch, without the Softmax at the end if there is one."""
-        program = self.predicting(x.dtype, softmax)
+        program = self.program(x.dtype, without_last=softmax)
         self._fetch(x.dtype)
         return program.predict(x.reshape(len(x), -1)).reshape(
             len(x), *self._layers[-1].output_shape

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -14,6 +14,7 @@ from cyconv.layers import Softmax
 from cyconv.losses import cross_entropy
 
 if TYPE_CHECKING:
+    from cyconv.memory import Memory
     from cyconv.network import Network
 
 CHUNK = 2048  # images that are taken at once: memory does not grow with the data
@@ -111,9 +112,11 @@ class Predictor:
         self.network, self.batch = network, batch
         self._shape = batch, *network.input_shape
         self._taken = network._parameters.dtype, np.dtype(np.uint8)
-        self._program = network._passes.predicting(self._taken[0], network.ends_with_softmax)
+        self._program = network._passes.program(
+            self._taken[0], without_last=network.ends_with_softmax
+        )
         self._is_finite = self._program.kernels.elementwise.is_finite
-        self._spare: dict[Any, Any] = {}
+        self._spare: dict[tuple[int, int], Memory] = {}
         self(np.zeros(self._shape, np.uint8))
 
     def __call__(self, x: ArrayLike) -> np.ndarray:

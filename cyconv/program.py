@@ -117,7 +117,7 @@ class Program:
         self.stages = self._cut()
         self._key: tuple[int, int] | None = None
         self._memory: Memory | None = None  # of the training step
-        self._spare: dict[Any, Memory] = {}  # of the last pass forward
+        self._spare: dict[tuple[int, int], Memory] = {}  # of the last pass forward
 
     # What a layer's `operations` calls.
 
@@ -305,14 +305,16 @@ class Program:
             stage.backward(memory)
         return memory.array(self.places.gradient(0)).copy()
 
-    def predict(self, x: np.ndarray, spare: dict[Any, Memory] | None = None) -> np.ndarray:
+    def predict(
+        self, x: np.ndarray, spare: dict[tuple[int, int], Memory] | None = None
+    ) -> np.ndarray:
         """Return the output, on memory that is kept for the next batch of the same size.
 
         It is kept in `spare`, or in the program itself.
         """
-        key, spare = (len(x), kernel_threads(), self.dtype), self._spare if spare is None else spare
+        key, spare = (len(x), kernel_threads()), self._spare if spare is None else spare
         # Two threads may predict at once: the one that finds the spare memory taken makes its own.
-        memory = spare.pop(key, None) or self.memory(*key[:2])
+        memory = spare.pop(key, None) or self.memory(*key)
         y = self.forward(x, memory)
         spare.clear()
         spare[key] = memory

@@ -171,7 +171,7 @@ cdef inline void panel(Operands m, Py_ssize_t vectors, Py_ssize_t floats) noexce
     """`vectors` vectors of each row of c, some steps of the sums at a time."""
     cdef Py_ssize_t left = m.steps, depth = DEPTH
     cdef bint full = vectors == ROW_VECTORS and floats == VECTOR_LENGTH
-    cdef bint packs = full and packs_rows(m.rows, m.b_step)
+    cdef bint packs = full and m.rows >= PACKED_ROWS and are_apart(m.b_step)
     if packs:
         depth = PANEL_FLOATS // (ROW_VECTORS * VECTOR_LENGTH)
     while left > 0:
@@ -186,9 +186,9 @@ cdef inline void panel(Operands m, Py_ssize_t vectors, Py_ssize_t floats) noexce
         left -= depth
 
 
-cdef inline bint packs_rows(Py_ssize_t rows, Py_ssize_t pitch) noexcept nogil:
-    """Tell whether a panel's rows, `pitch` apart, are copied before they meet so many rows of a."""
-    return rows >= PACKED_ROWS and pitch >= PACKED_PITCH and pitch > ROW_VECTORS * VECTOR_LENGTH
+cdef inline bint are_apart(Py_ssize_t pitch) noexcept nogil:
+    """Tell whether a full panel's rows, `pitch` apart, are worth a copy."""
+    return pitch >= PACKED_PITCH and pitch > ROW_VECTORS * VECTOR_LENGTH
 
 
 cdef inline void pack_rows(

@@ -10,7 +10,7 @@ from cyconv._core.axis cimport Axis, Range, axis_across, axis_down, same, taps_a
 from cyconv._core.geometry cimport Geometry, has_runs
 from cyconv._core.kernel cimport kernel
 from cyconv._core.packed cimport is_packed
-from cyconv._core.products cimport has_vectors, pack_rows, packs_rows
+from cyconv._core.products cimport are_apart, has_vectors, pack_rows
 from cyconv._core.real cimport real
 from cyconv._core.tuning cimport (
     FOUR_ROWS,
@@ -101,8 +101,7 @@ cdef inline void all_filters(const Strip* strip, TapBlock taps) noexcept nogil:
     """As many vectors of each pixel at once as fill the registers."""
     cdef Py_ssize_t f = 0, left
     while f + ROW_VECTORS * VECTOR_LENGTH <= strip.F:
-        if ((strip.end - strip.begin) * strip.g.OW >= PACKED_STRIP
-                and packs_rows(PACKED_STRIP, strip.F)):
+        if (strip.end - strip.begin) * strip.g.OW >= PACKED_STRIP and are_apart(strip.w_pitch):
             packed_filters(strip, taps, f)
         else:
             all_spans(strip, taps, f, ROW_VECTORS, VECTOR_LENGTH)
