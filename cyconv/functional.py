@@ -60,7 +60,7 @@ def im2col(
     x, geometry = check_im2col(x, kernel_size, placing, "im2col")
     cols = empty_columns(x, geometry, "im2col")
     if cols.size:
-        of(x.dtype).conv.im2col(x, cols, geometry._asdict(), kernel_threads())
+        of(x.dtype).convolution.im2col(x, cols, geometry._asdict(), kernel_threads())
     return cols
 
 
@@ -99,7 +99,7 @@ def col2im(
     cols, geometry, shape = check_col2im(cols, input_shape, kernel_size, placing, "col2im")
     x = checks.allocate(shape, cols.dtype, "col2im", "x")
     if x.size:
-        of(x.dtype).conv.col2im(cols, x, geometry._asdict(), kernel_threads())
+        of(x.dtype).convolution.col2im(cols, x, geometry._asdict(), kernel_threads())
     return x
 
 
@@ -156,7 +156,7 @@ def conv2d(
     y = checks.allocate((len(x), geometry.OH, geometry.OW, F), x.dtype, "conv2d", "y")
     if y.size:
         rows = len(x) * geometry.OH
-        conv = of(x.dtype).conv
+        conv = of(x.dtype).convolution
         columns = conv.makes_columns(geometry._asdict(), F)
         tile = tile_rows(geometry, rows, x.itemsize) if columns else least_rows(geometry, F)
         threads = min(kernel_threads(), -(-rows // tile))
@@ -227,7 +227,7 @@ def conv2d_backward(
     accumulators = np.empty((count_accumulators(parts, size * x.itemsize), size), x.dtype)
     threads = min(kernel_threads(), len(accumulators))
     cols = working_memory(x, geometry, F, tile, threads, "conv2d_backward")
-    conv, transposed, u_back = of(x.dtype).conv, None, None
+    conv, transposed, u_back = of(x.dtype).convolution, None, None
     if need_dx and winograd:
         u_back = transformed(weight, geometry, True, threads, "conv2d_backward")
     if need_dx and u_back is None and conv.needs_transposed(geometry._asdict()):
@@ -282,7 +282,7 @@ def working_memory(
 ) -> np.ndarray:
     """Return memory for each thread: for the columns of one tile of output rows, for instance."""
     checks.blas_extent(tile * geometry.OW, who, "the number of pixels in one output row")
-    size = of(x.dtype).conv.working_floats(geometry._asdict(), F, tile, len(x))
+    size = of(x.dtype).convolution.working_floats(geometry._asdict(), F, tile, len(x))
     return checks.aligned(threads, max(1, size), x.dtype, who, "working memory")
 
 
@@ -290,7 +290,7 @@ def transformed(
     weight: np.ndarray, geometry: Geometry, back: bool, threads: int, who: str
 ) -> np.ndarray | None:
     """Return the weight as Winograd's way takes it for y, or for dx; None if it is not taken."""
-    conv = of(weight.dtype).conv
+    conv = of(weight.dtype).convolution
     size = conv.winograd_floats(geometry._asdict(), weight.shape[3])[back]
     if not (WINOGRAD and size):
         return None

@@ -189,16 +189,15 @@ class Memory:
         cuts = [cut for cut in self.cuts.values() if cut]
         shared = whole_lines(program.places.held * images)
         scratch = shared + whole_lines(program.shared)
-        accumulators = scratch + max((cut["scratch"] for cut in cuts), default=0)
-        frames = accumulators + max((cut["gradients"] for cut in cuts), default=0)
-        size = frames
+        gradients = scratch + max((cut.scratch for cut in cuts), default=0)
+        size = gradients + max((cut.gradients for cut in cuts), default=0)
         for cut in cuts:
-            cut["at"] = np.array([size, scratch, accumulators, shared], np.intp)
-            size += cut["frames"]
+            cut.place(frames=size, scratch=scratch, gradients=gradients, shared=shared)
+            size += cut.frames
         # Whole lines, and one more number, so that no kernel is given the end of an array.
         (self._memory,) = checks.aligned(1, size + 1, self._dtype, program.who, "working memory")
         self._shared = shared
-        most = max((cut["accumulators"] for cut in cuts), default=1)
+        most = max((cut.accumulators for cut in cuts), default=1)
         rows = most if program.sums else 1
         self.sums = np.empty((rows, max(1, program.sums)))
         self.batch = self._kernels.stage.Batch(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +12,7 @@ from cyconv import checks
 from cyconv.geometry import integer
 from cyconv.layers import Softmax
 from cyconv.losses import cross_entropy
+from cyconv.threads import kernel_threads
 
 if TYPE_CHECKING:
     from cyconv.memory import Memory
@@ -111,12 +112,14 @@ class Predictor:
     def __init__(self, network: Network, batch: int) -> None:
         self.network, self.batch = network, batch
         self._shape = batch, *network.input_shape
-        self._taken = network._parameters.dtype, np.dtype(np.uint8)
-        self._program = network._passes.program(
-            self._taken[0], without_last=network.ends_with_softmax
+        dtype = network._parameters.dtype
+        self._program = program = network._passes.program(
+            dtype, without_last=network.ends_with_softmax
         )
-        self._is_finite = self._program.kernels.elementwise.is_finite
-        self._spare: dict[tuple[int, int], Memory] = {}
+        self._is_finite = program.kernels.elementwise.is_finite
+        does_nothing = program.storage[program.output] == 0
+        self._taken = () if does_nothing else (dtype, np.dtype(np.uint8))
+        self._spare: dict[int, tuple[Memory, np.ndarray]] = {}
         self(np.zeros(self._shape, np.uint8))
 
     def __call__(self, x: ArrayLike) -> np.ndarray:
@@ -135,17 +138,17 @@ class Predictor:
         TypeError, ValueError, FloatingPointError
             As in `Network.predict`, or if x holds more or fewer images.
         """
-        return self._outputs(x).argmax(-1)
+        return self._of_outputs(x, _most_probable)
 
     def proba(self, x: ArrayLike) -> np.ndarray:
         """Return the probability of each class, of shape (batch, classes); x is as in a call."""
         self.network._needs_softmax("Predictor.proba")
-        return Softmax().forward(self._outputs(x))
+        return self._of_outputs(x, Softmax().forward)
 
-    def _outputs(self, x) -> np.ndarray:
-        """Return finite logits."""
+    def _of_outputs(self, x, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """Return a function of the logits, which are finite."""
         # What can be taken as it is, and has finite numbers, is not looked at any closer.
-        network, program, is_finite = self.network, self._program, self._is_finite
+        network = self.network
         if not (
             type(x) is np.ndarray
             and x.shape == self._shape
@@ -160,17 +163,33 @@ class Predictor:
                     f"network.predictor({len(x)})"
                 )
             if x.dtype not in self._taken:
-                return _outputs(network, x, "Predictor")
-        if x.dtype != np.uint8 and not is_finite(x.reshape(-1), 1):
+                return function(_outputs(network, x, "Predictor"))
+        threads = kernel_threads()
+        held = self._spare.pop(threads, None) or self._make(threads)
+        memory, logits = held
+        memory.take(x.reshape(self.batch, -1))
+        if not memory.batch.is_finite():
             checks.finite(x, "Predictor")
-        logits = program.predict(x.reshape(self.batch, -1), self._spare)
-        if not is_finite(logits.reshape(-1), 1):
+        for stage in self._program.stages:
+            stage.forward(memory)
+        if not self._is_finite(logits, 1):
             raise _diverged("Predictor")
-        return logits.reshape(self.batch, *network.output_shape)
+        result = function(logits.reshape(self.batch, *network.output_shape))
+        self._spare = {threads: held}
+        return result
+
+    def _make(self, threads: int) -> tuple[Memory, np.ndarray]:
+        """Return memory, and the logits that will be there, flat."""
+        memory = self._program.memory(self.batch, threads)
+        return memory, memory.array(self._program.places.value(self._program.output)).reshape(-1)
 
     def __reduce__(self):
         """Copy or pickle the network; the memory is made anew."""
         return Predictor, (self.network, self.batch)
+
+
+def _most_probable(logits: np.ndarray) -> np.ndarray:
+    return logits.argmax(-1)
 
 
 def _outputs(network: Network, x, who) -> np.ndarray:

@@ -305,19 +305,13 @@ class Program:
             stage.backward(memory)
         return memory.array(self.places.gradient(0)).copy()
 
-    def predict(
-        self, x: np.ndarray, spare: dict[tuple[int, int], Memory] | None = None
-    ) -> np.ndarray:
-        """Return the output, on memory that is kept for the next batch of the same size.
-
-        It is kept in `spare`, or in the program itself.
-        """
-        key, spare = (len(x), kernel_threads()), self._spare if spare is None else spare
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        """Return the output, on memory that is kept for the next batch of the same size."""
         # Two threads may predict at once: the one that finds the spare memory taken makes its own.
-        memory = spare.pop(key, None) or self.memory(*key)
+        key = len(x), kernel_threads()
+        memory = self._spare.pop(key, None) or self.memory(*key)
         y = self.forward(x, memory)
-        spare.clear()
-        spare[key] = memory
+        self._spare = {key: memory}
         return y
 
     def step(

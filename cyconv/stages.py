@@ -21,8 +21,8 @@ from cyconv.memory import NOWHERE, Memory, count_accumulators, whole_lines
 class Stage(Protocol):
     """What a program asks of its stages."""
 
-    def cut(self, images: int, threads: int) -> dict[str, Any]:
-        """Return into what a batch is cut, and how many floats that takes."""
+    def cut(self, images: int, threads: int) -> Any:
+        """Return into what a batch is cut, a `Cut` of `_core/stage.pyx`, or None."""
 
     def forward(self, memory: Memory) -> None:
         """Write the buffers that the stage's operations write."""
@@ -70,7 +70,8 @@ class Blocks:
                 segments.append((gradients, segment.start, size))
                 gradients += size
         gradients = whole_lines(gradients)
-        self.stage = program.kernels.stage.Stage(
+        self._kernels = program.kernels.stage
+        self.stage = self._kernels.Stage(
             nodes, program.sizes[0], self._frame, scratch, gradients, columns, _merged(segments)
         )
 
@@ -85,41 +86,38 @@ class Blocks:
             found.append((where, at + shift, size))
         return found
 
-    def cut(self, images: int, threads: int) -> dict[str, Any]:
-        """Return into what a batch is cut, and how many floats that takes."""
+    def cut(self, images: int, threads: int) -> Any:
+        """Return into what a batch is cut."""
         block = min(self.block, max(1, -(-images // tuning.MIN_BLOCKS)))
         blocks = -(-images // block)
         gradients = self.stage.gradients if self._goes_back else 0
         accumulators = blocks
         if self._goes_back:
             accumulators = count_accumulators(blocks, gradients * self._itemsize)
-        threads = min(threads, accumulators)
         keep = self._goes_back and not self._goes_both_ways
-        return {
-            "block": block,
-            "accumulators": accumulators,
-            "keep": keep,
-            "frames": self._frame * (blocks if keep else threads),
-            "scratch": self.stage.scratch * threads,
-            "gradients": gradients * accumulators,
-        }
-
-    def _run(self, memory: Memory, phases: int) -> None:
-        cut = memory.cuts[self]
-        self.stage.run(
-            memory.batch, phases, cut["block"], cut["accumulators"], cut["keep"], cut["at"]
+        split = accumulators < threads and not self._goes_back
+        busy = min(threads, accumulators)
+        return self._kernels.Cut(
+            block=block,
+            accumulators=accumulators,
+            keep=keep,
+            split=split,
+            frames=self._frame * (blocks if keep else busy),
+            scratch=self.stage.scratch * (threads if split else busy),
+            gradients=gradients * accumulators,
         )
 
     def forward(self, memory: Memory) -> None:
-        self._run(memory, 1)
+        self.stage.run(memory.batch, 1, memory.cuts[self])
 
     def backward(self, memory: Memory) -> None:
-        self._run(memory, 2)
+        self.stage.run(memory.batch, 2, memory.cuts[self])
 
     def both(self, memory: Memory) -> np.ndarray:
         """Go forward, through the loss and back, and return the sums of the losses."""
-        self._run(memory, 3)
-        return memory.sums[: memory.cuts[self]["accumulators"], self._loss_at]
+        cut = memory.cuts[self]
+        self.stage.run(memory.batch, 3, cut)
+        return memory.sums[: cut.accumulators, self._loss_at]
 
 
 def _merged(segments):
@@ -162,9 +160,8 @@ class WholeBatch:
         self._dx = places.gradient(x) if places.needed(x) else None
         self._dy = places.gradient(y)
 
-    def cut(self, images: int, threads: int) -> dict[str, Any]:
+    def cut(self, images: int, threads: int) -> None:
         checks.blas_extent(images, self._who, "the batch", "batch")
-        return {}
 
     def forward(self, memory: Memory) -> None:
         self._linear.forward(
@@ -249,8 +246,8 @@ class ByLayer:
         modes = inspect.signature(self._layer.forward).parameters
         self._modes = {"training": program.training} if "training" in modes else {}
 
-    def cut(self, images: int, threads: int) -> dict[str, Any]:
-        return {}
+    def cut(self, images: int, threads: int) -> None:
+        pass
 
     def forward(self, memory: Memory) -> None:
         layer = self._layer

@@ -10,7 +10,7 @@ import numpy as np
 from cyconv._core import of
 from cyconv.geometry import resolve
 
-conv, elementwise = of("float32").conv, of("float32").elementwise
+conv, elementwise = of("float32").convolution, of("float32").elementwise
 
 X = np.ones((1, 4, 4, 4), np.float32)
 NOTHING = np.empty(0, np.float32)

@@ -80,7 +80,7 @@ def cut_into(monkeypatch):
         seen["tiles a part"] += tile < height
         backward(dy, x, weight, transposed, u, dx, accumulators, cols, *sizes)
 
-    for conv in (of(dtype).conv for dtype in ("float32", "float64")):
+    for conv in (of(dtype).convolution for dtype in ("float32", "float64")):
         monkeypatch.setattr(conv, "conv2d", partial(count_forward, conv.conv2d))
         monkeypatch.setattr(conv, "conv2d_backward", partial(count_backward, conv.conv2d_backward))
     return seen

@@ -103,7 +103,7 @@ def kernel(side):
     """Let im2col write one row more than there is room for."""
     window = resolve((3, 3, 1), 2, 1, 0, "canary")
     x, cols = guard.empty((1, 3, 3, 1), np.float32, side), guard.empty((3, 4), np.float32, side)
-    of("float32").conv.im2col(x, cols, window._asdict(), 1)
+    of("float32").convolution.im2col(x, cols, window._asdict(), 1)
 
 
 def blas(side):
@@ -111,7 +111,7 @@ def blas(side):
     window = resolve((4, 4, 2), 1, 1, 0, "canary")
     shapes = (1, 3, 4, 2), (1, 1, 2, 3), (3,), (1, 4, 4, 3), (1, 8)
     x, weight, bias, y, cols = (guard.empty(shape, np.float64, side) for shape in shapes)
-    of("float64").conv.conv2d(x, weight, bias, None, y, cols, window._asdict(), 4, 1)
+    of("float64").convolution.conv2d(x, weight, bias, None, y, cols, window._asdict(), 4, 1)
 
 
 def canaries():

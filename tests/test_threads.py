@@ -370,6 +370,26 @@ def test_networks_have_the_same_bits_on_1_to_8_threads(name, dtype, count):
     assert len(bits_by_count(everything, count(COUNTS[::3], COUNTS, COUNTS))) == 1
 
 
+@pytest.mark.parametrize("dtype", (np.float32, np.float64))
+@pytest.mark.parametrize("name", ALL_NETWORKS)
+def test_threads_that_share_the_work_on_an_image_give_its_bits(name, dtype, count):
+    net = network(name, dtype=dtype)
+    x, _ = batch(net, 9)
+
+    def everything():
+        return [net.forward(x[:1]), *(net.predict_proba(x[:images]) for images in (1, 2, 5))]
+
+    assert len(bits_by_count(everything, count(COUNTS[::3], COUNTS, COUNTS))) == 1
+
+
+@pytest.mark.parametrize("name", ("mnist_convnet", "resnet8", "wide"))
+def test_threads_do_share_the_work_on_an_image(name):
+    program = network(name)._passes.program(np.dtype(np.float32))
+    blocks = [stage for stage in program.stages if hasattr(stage, "block")]
+    assert any(op.splits for stage in blocks for op in stage.stage.ops)
+    assert all(stage.cut(1, 2).split and not stage.cut(1, 1).split for stage in blocks)
+
+
 def test_thirty_two_python_threads_predict_on_one_network_with_eight_threads_each(count, figure):
     net = network("big Linear in the middle")
     x, _ = batch(net, 64)

@@ -36,13 +36,14 @@ cdef class Op:
     cdef readonly Py_ssize_t inputs, outputs   # floats per image, of the first input and an output
     cdef readonly tuple segments               # slices of the arena: its parameters
     cdef readonly Py_ssize_t shared, sums      # floats that `shared` has, doubles that `sums` has
-    cdef readonly bint in_place, aliases, seam, joins
+    cdef readonly bint in_place, aliases, seam, joins, splits
     cdef readonly double slope
     cdef readonly Py_ssize_t channels
 
     cpdef Py_ssize_t scratch(self, Py_ssize_t block)
     cdef void prepare(self, const Pass* p, int phases) noexcept nogil
     cdef void forward(self, const Pass* p) noexcept nogil
+    cdef void forward_part(self, const Pass* p, Py_ssize_t part, Py_ssize_t parts) noexcept nogil
     cdef void backward(self, const Pass* p) noexcept nogil
     cdef void affine(self, const Pass* p, real* scale, real* shift) noexcept nogil
     cdef void finish(

@@ -27,6 +27,8 @@ cdef class Op:
         Its result needs the whole batch, so the operations that read it come in a later stage.
     joins : bool
         It can apply the LeakyReLU behind it, and does not yet: its `slope` is 1, the identity.
+    splits : bool
+        Threads may share the work on one block: it overrides `forward_part`.
     channels : int
         If it is not 0: it is scale * x + shift with a scale and a shift for each channel, by which
         a convolution before it can multiply its weights.
@@ -55,6 +57,10 @@ cdef class Op:
 
     cdef void forward(self, const Pass* p) noexcept nogil:
         """Write y of a block, and its share of the sums."""
+        pass
+
+    cdef void forward_part(self, const Pass* p, Py_ssize_t part, Py_ssize_t parts) noexcept nogil:
+        """Write one of so many parts of y, each thread having scratch memory of its own."""
         pass
 
     cdef void backward(self, const Pass* p) noexcept nogil:

@@ -154,7 +154,7 @@ cdef inline void all_panels(Operands m) noexcept nogil:
         m.b += ROW_VECTORS * VECTOR_LENGTH
         m.c += ROW_VECTORS * VECTOR_LENGTH
         left -= ROW_VECTORS * VECTOR_LENGTH
-    while left >= NARROW_VECTORS * VECTOR_LENGTH:
+    while NARROW_VECTORS < ROW_VECTORS and left >= NARROW_VECTORS * VECTOR_LENGTH:
         panel(m, NARROW_VECTORS, VECTOR_LENGTH)
         m.b += NARROW_VECTORS * VECTOR_LENGTH
         m.c += NARROW_VECTORS * VECTOR_LENGTH

@@ -12,8 +12,9 @@ from libc.stdlib cimport calloc, free
 from cyconv._core cimport pointwise
 from cyconv._core.blas cimport enter, leave
 from cyconv._core.op cimport BACKWARD, FORWARD, Op, Pass
+from cyconv._core.products cimport has_vectors
 from cyconv._core.real cimport real
-from cyconv._core.team cimport team_for
+from cyconv._core.team cimport team, team_for
 from cyconv._core.tuning cimport CHUNK
 
 cdef enum:
@@ -83,6 +84,12 @@ cdef class Batch:
         """Take the images of a pass: numbers, or else pixels that are to be divided by 255."""
         self.x, self.pixels = x, pixels
 
+    def is_finite(self):
+        """Tell whether the images hold neither NaN nor infinity; pixels never do."""
+        if self.x is None:
+            return True
+        return not pointwise.not_finite(&self.x[0, 0], self.x.shape[0] * self.x.shape[1])
+
     def take_labels(
         self, const Py_ssize_t[::1] labels, double scale, double smoothing,
         const double[::1] class_weight,
@@ -100,6 +107,42 @@ cdef class Batch:
         self.template.seed, self.template.step = seed, step
 
 
+cdef class Cut:
+    """Into what a stage cuts a batch, and what that takes of the batch's memory.
+
+    Parameters
+    ----------
+    block : int
+        Images of a block.
+    accumulators : int
+        Which take the blocks in turn.
+    keep : bool
+        Each block has a frame of its own, else each thread.
+    split : bool
+        All threads share the work on a block.
+    frames, scratch, gradients : int
+        Floats that all frames take, the scratch memory of all threads, and all accumulators.
+    """
+
+    cdef readonly Py_ssize_t block, accumulators, frames, scratch, gradients
+    cdef readonly bint keep, split
+    cdef Py_ssize_t frames_at, scratch_at, gradients_at, shared_at
+
+    def __init__(
+        self, *, Py_ssize_t block, Py_ssize_t accumulators, bint keep, bint split,
+        Py_ssize_t frames, Py_ssize_t scratch, Py_ssize_t gradients,
+    ):
+        self.block, self.accumulators, self.keep, self.split = block, accumulators, keep, split
+        self.frames, self.scratch, self.gradients = frames, scratch, gradients
+
+    def place(
+        self, *, Py_ssize_t frames, Py_ssize_t scratch, Py_ssize_t gradients, Py_ssize_t shared,
+    ):
+        """Take where these begin in the batch's memory, and the operations' shared memory."""
+        self.frames_at, self.scratch_at = frames, scratch
+        self.gradients_at, self.shared_at = gradients, shared
+
+
 cdef struct Task:
     # What a stage's accumulators share during a pass.
     Pass template
@@ -112,7 +155,7 @@ cdef struct Task:
     real* shared
     double* sums
     Py_ssize_t sums_pitch, block, accumulators_count, images
-    int phases
+    int phases, parts   # threads that share the work on a block
     bint keep   # each block has a frame of its own, else each thread
 
 
@@ -166,41 +209,51 @@ cdef class Stage:
     def __dealloc__(self):
         free(self.node)
 
-    def run(
-        self, Batch batch, int phases, Py_ssize_t block, Py_ssize_t accumulators, bint keep,
-        Py_ssize_t[::1] at,
-    ):
+    def run(self, Batch batch, int phases, Cut cut):
         """Take all blocks of a batch forward (1), backward (2) or both ways (3).
 
-        `at` says where in the batch's memory the frames, the scratch memory, the accumulators and
-        the operations' shared memory begin. Going backward, or both ways, the gradients of the
-        operations' parameters are written to the network's arena.
+        Going backward, or both ways, the gradients of the operations' parameters are written to the
+        network's arena.
         Writes: outputs, gradients, sums, frames.   Aliasing: as the program has it.
-        Parallel over: accumulators.                Retains: nothing.
+        Parallel over: accumulators, or parts.      Retains: nothing.
         """
         cdef Task task
-        cdef Py_ssize_t i, index
+        cdef Py_ssize_t i, index, accumulators = cut.accumulators
+        cdef bint split = cut.split, blas = phases & BACKWARD or not has_vectors()
         cdef Pass p
-        task.template, task.phases, task.block, task.keep = batch.template, phases, block, keep
+        task.template, task.phases = batch.template, phases
+        task.block, task.keep = cut.block, cut.keep
         task.x, task.pixels, task.images = NULL, NULL, batch.images
+        task.parts = batch.threads if split else 1
         if batch.x is not None:
             task.x = &batch.x[0, 0]
         elif self.converts:
             task.pixels = &batch.pixels[0, 0]
         task.held = &batch.memory[0]
-        task.frames, task.scratch = &batch.memory[at[0]], &batch.memory[at[1]]
-        task.accumulators, task.shared = &batch.memory[at[2]], &batch.memory[at[3]]
+        task.frames = &batch.memory[cut.frames_at]
+        task.scratch = &batch.memory[cut.scratch_at]
+        task.accumulators = &batch.memory[cut.gradients_at]
+        task.shared = &batch.memory[cut.shared_at]
         task.sums = &batch.sums[0, 0]
         task.sums_pitch, task.accumulators_count = batch.sums.shape[1], accumulators
         for i in range(self.count):
             p = task.template
             self.place(&task, &self.node[i], &p, task.frames, task.scratch)
             (<Op> self.node[i].op).prepare(&p, phases)
-        cdef int threads = <int> min(batch.threads, accumulators)
-        enter(threads)
-        for index in prange(accumulators, nogil=True, schedule="dynamic", num_threads=threads):
-            self.run_accumulator(&task, index, threadid())
-        leave(threads)
+        cdef int threads = <int> batch.threads if split else min(batch.threads, accumulators)
+        if blas:
+            enter(threads)
+        else:
+            team(threads)
+        if split:
+            with nogil:
+                for index in range(accumulators):
+                    self.run_accumulator(&task, index, 0)
+        else:
+            for index in prange(accumulators, nogil=True, schedule="dynamic", num_threads=threads):
+                self.run_accumulator(&task, index, threadid())
+        if blas:
+            leave(threads)
         for i in range(self.count):
             p = task.template
             self.place(&task, &self.node[i], &p, task.frames, task.scratch)
@@ -252,6 +305,19 @@ cdef class Stage:
         p.scratch = scratch + self.columns
         p.shared = task.shared + node.shared
 
+    cdef void forward_parts(self, const Task* task, const Node* node, const Pass* p) noexcept nogil:
+        """One operation on one block, a part of it for each thread."""
+        cdef int part
+        for part in prange(task.parts, schedule="static", num_threads=task.parts):
+            self.forward_part(task, node, p, part)
+
+    cdef void forward_part(
+        self, const Task* task, const Node* node, const Pass* shared, int part,
+    ) noexcept nogil:
+        cdef Pass p = shared[0]
+        p.scratch = task.scratch + part * self.scratch + self.columns
+        (<Op> node.op).forward_part(&p, part, task.parts)
+
     cdef void run_accumulator(self, const Task* task, Py_ssize_t index, int thread) noexcept nogil:
         """The blocks index, index + accumulators, ... in this order."""
         cdef Py_ssize_t b = index, i
@@ -276,7 +342,10 @@ cdef class Stage:
                     node = &self.node[i]
                     self.place(task, node, &p, frame, scratch)
                     p.sums = sums + node.sums
-                    (<Op> node.op).forward(&p)
+                    if task.parts > 1 and (<Op> node.op).splits:
+                        self.forward_parts(task, node, &p)
+                    else:
+                        (<Op> node.op).forward(&p)
             if task.phases & BACKWARD:
                 i = self.count - 1
                 while i >= 0:

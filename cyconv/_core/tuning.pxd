@@ -18,6 +18,9 @@ cdef enum:
     NARROW_TILE_ROWS = 12
     # If its rows are pixels, each needs a pointer, and there are 16 general registers.
     NARROW_TILE_PIXELS = 8
+    # Taps of a window that a turn of the innermost loop takes: with one, moving the pointers to the
+    # pixels takes as long as the products (bench/layers.py).
+    TAPS = 4
     # The rows that are left over go through tiles of these heights, the last one through one of 1.
     FOUR_ROWS = 4
     TWO_ROWS = 2
@@ -86,6 +89,10 @@ cdef enum:
     # the images of a part hold enough pixels with equal taps to fill register tiles.
     PARTS_PER_THREAD = 4
     MAX_IMAGES_PER_PART = 16
+
+    # Multiply-adds of an operation on one image that threads share, where there are fewer blocks of
+    # images than threads: some 4 us, twice what it costs to start them (bench/predict.py).
+    SPLIT_PRODUCTS = 128 * 1024
 
     # Elements that a thread takes at once: 64 KiB in float32, so that starting threads costs less
     # than they save (bench/scaling.py).

@@ -20,6 +20,7 @@ from cyconv._core.tuning cimport (
     NARROW_VECTORS,
     PACKED_STRIP,
     PANEL_FLOATS,
+    TAPS,
     TILE_ROWS,
     TWO_ROWS,
 )
@@ -106,7 +107,7 @@ cdef inline void all_filters(const Strip* strip, TapBlock taps) noexcept nogil:
         else:
             all_spans(strip, taps, f, ROW_VECTORS, VECTOR_LENGTH)
         f += ROW_VECTORS * VECTOR_LENGTH
-    while f + NARROW_VECTORS * VECTOR_LENGTH <= strip.F:
+    while NARROW_VECTORS < ROW_VECTORS and f + NARROW_VECTORS * VECTOR_LENGTH <= strip.F:
         all_spans(strip, taps, f, NARROW_VECTORS, VECTOR_LENGTH)
         f += NARROW_VECTORS * VECTOR_LENGTH
     left = strip.F - f
@@ -234,21 +235,20 @@ cdef inline void register_tile(
     # As in products.pxd: an array for each column of vectors, no loop inside a loop over pixels.
     cdef Py_ssize_t line = strip.g.W * strip.g.C, run = strip.g.KW * strip.g.C, _, s, i
     cdef Py_ssize_t step = strip.g.stride_w * strip.g.C
+    cdef Py_ssize_t taps = group.taps.k_end - group.taps.k_begin
     cdef Py_ssize_t n0 = floats if vectors == 1 else VECTOR_LENGTH
     cdef Py_ssize_t n1 = floats if vectors == 2 else VECTOR_LENGTH
     cdef vector[NARROW_TILE_PIXELS] t0, t1
     cdef vector[TILE_ROWS] t2, t3
-    cdef vector r0, r1, r2, r3, element
+    cdef vector r0, r1, r2, r3
     cdef const real* at[NARROW_TILE_PIXELS]
-    cdef const real* first = place[0]
     cdef real* y[NARROW_TILE_PIXELS]
     cdef const real* w = (
         strip.w + (group.taps.kh_begin * run + group.taps.k_begin) * strip.w_pitch + f)
     cdef const real* weight
     cdef const real* bias = strip.bias + f
     for i in range(pixels):
-        if not neighbours:
-            at[i] = place[i]
+        at[i] = place[0] + i * step if neighbours else place[i]
         y[i] = target[0] + i * strip.F if neighbours else target[i]
         t0[i] = repeat(0) if group.begins else load(y[i], n0)
         if vectors > 1:
@@ -259,28 +259,18 @@ cdef inline void register_tile(
             t3[i] = (repeat(0) if group.begins
                      else load(y[i] + 3 * VECTOR_LENGTH, VECTOR_LENGTH))
     for _ in range(group.taps.kh_end - group.taps.kh_begin):
-        weight = w
-        for s in range(group.taps.k_end - group.taps.k_begin):
-            r0 = load(weight, n0)
-            if vectors > 1:
-                r1 = load(weight + VECTOR_LENGTH, n1)
-            if vectors > 2:
-                r2 = load(weight + 2 * VECTOR_LENGTH, VECTOR_LENGTH)
-                r3 = load(weight + 3 * VECTOR_LENGTH, VECTOR_LENGTH)
-            for i in range(pixels):
-                element = repeat(first[s + i * step] if neighbours else at[i][s])
-                t0[i] = t0[i] + element * r0
-                if vectors > 1:
-                    t1[i] = t1[i] + element * r1
-                if vectors > 2:
-                    t2[i] = t2[i] + element * r2
-                    t3[i] = t3[i] + element * r3
+        weight, s = w, 0
+        while s + TAPS <= taps:
+            add_taps(t0, t1, t2, t3, weight, strip.w_pitch, at, s, TAPS, pixels, vectors, n0, n1)
+            weight += TAPS * strip.w_pitch
+            s += TAPS
+        while s < taps:
+            add_taps(t0, t1, t2, t3, weight, strip.w_pitch, at, s, 1, pixels, vectors, n0, n1)
             weight += strip.w_pitch
+            s += 1
         w += run * strip.w_pitch
-        first += line
-        if not neighbours:
-            for i in range(pixels):
-                at[i] += line
+        for i in range(pixels):
+            at[i] += line
     if group.ends:
         r0 = load(bias, n0)
         if vectors > 1:
@@ -302,3 +292,28 @@ cdef inline void register_tile(
         if vectors > 2:
             store(y[i] + 2 * VECTOR_LENGTH, t2[i], VECTOR_LENGTH)
             store(y[i] + 3 * VECTOR_LENGTH, t3[i], VECTOR_LENGTH)
+
+
+cdef inline void add_taps(
+    vector* t0, vector* t1, vector* t2, vector* t3, const real* weight, Py_ssize_t w_pitch,
+    const real** at, Py_ssize_t s, Py_ssize_t taps, Py_ssize_t pixels, Py_ssize_t vectors,
+    Py_ssize_t n0, Py_ssize_t n1,
+) noexcept nogil:
+    """Add the products of `taps` taps, from the tap s on, to a tile."""
+    cdef vector r0, r1, r2, r3, element
+    cdef Py_ssize_t j, i
+    for j in range(taps):
+        r0 = load(weight + j * w_pitch, n0)
+        if vectors > 1:
+            r1 = load(weight + j * w_pitch + VECTOR_LENGTH, n1)
+        if vectors > 2:
+            r2 = load(weight + j * w_pitch + 2 * VECTOR_LENGTH, VECTOR_LENGTH)
+            r3 = load(weight + j * w_pitch + 3 * VECTOR_LENGTH, VECTOR_LENGTH)
+        for i in range(pixels):
+            element = repeat(at[i][s + j])
+            t0[i] = t0[i] + element * r0
+            if vectors > 1:
+                t1[i] = t1[i] + element * r1
+            if vectors > 2:
+                t2[i] = t2[i] + element * r2
+                t3[i] = t3[i] + element * r3
