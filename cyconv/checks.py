@@ -259,7 +259,7 @@ def images(x, input_shape: tuple[int, ...], who: str) -> np.ndarray:
     """
     accepted = (*FLOATS, np.dtype(np.uint8))
     x = array(x, who, "x", dtypes=accepted)
-    if x.ndim and x.shape[1:] == input_shape:
+    if x.shape[1:] == input_shape:
         return x
     required = ("N", *input_shape)
     if input_shape[-1] == 1 and matches(x.shape, required[:-1]):

@@ -332,6 +332,8 @@ def test_a_predictor_refuses_what_it_was_not_made_for():
     for shape in ((2, 28, 28, 1), (0, 28, 28, 1)):
         with pytest.raises(ValueError, match=r"Predictor: x must have shape \(1, 28, 28, 1\), got"):
             predictor(np.zeros(shape, np.float32))
+    with pytest.raises(ValueError, match=r"Predictor: x must have shape \(N, 28, 28, 1\), got"):
+        predictor([[[[0.5]]]])
     with pytest.raises(ValueError, match=r"Predictor: x must be finite.* image 0"):
         predictor(np.full((1, 28, 28, 1), np.nan, np.float32))
     with pytest.raises(TypeError, match="Predictor: x must"):
