@@ -163,9 +163,9 @@ def test_images_whose_channels_come_first():
         presets.exercise().predict(ones(2, 1, 28, 28))
     cube = Network([Flatten(), Linear(10), Softmax()], (3, 3, 3))
     assert cube.predict(ones(2, 3, 3, 3)).shape == (2,)
-    for net, images in ((net, ones(2, 4, 5, 1)), (Network([Linear(10)], (4,)), ones(2, 5))):
+    for other, images in ((net, ones(2, 4, 5, 1)), (Network([Linear(10)], (4,)), ones(2, 5))):
         with pytest.raises(ValueError) as raised:
-            net.predict(images)
+            other.predict(images)
         assert "channels" not in str(raised.value)
 
 
