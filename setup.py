@@ -170,8 +170,11 @@ def extensions():
     core = Path("cyconv", "_core")
     sources = sorted([*core.glob("*.pyx"), *core.glob("ops/*.pyx")])
     plain = [Extension(module(path), [str(path)]) for path in (Path("cyconv/naive.pyx"), *sources)]
+    # What Cython generates for memoryviews takes longer to compile than most kernels: once is enough.
+    views = core / "views.c"
     built = cythonize(
-        plain,
+        [*plain, Extension(module(views), [str(views)])],
+        shared_utility_qualified_name=module(views),
         compiler_directives=DIRECTIVES,
         build_dir=str(BUILD_DIR),
         annotate=BUILD == "annotate",
