@@ -170,7 +170,7 @@ def extensions():
     core = Path("cyconv", "_core")
     sources = sorted([*core.glob("*.pyx"), *core.glob("ops/*.pyx")])
     plain = [Extension(module(path), [str(path)]) for path in (Path("cyconv/naive.pyx"), *sources)]
-    # What Cython generates for memoryviews takes longer to compile than most kernels: once is enough.
+    # What Cython generates for memoryviews takes longer to compile than most kernels: once will do.
     views = core / "views.c"
     built = cythonize(
         [*plain, Extension(module(views), [str(views)])],
