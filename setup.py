@@ -153,6 +153,9 @@ BUILDS_OF_KERNELS = {
     ],
 }
 ONCE = ("atomic", "blas", "cpu", "op", "team")
+# What Cython generates for memoryviews, which takes longer to compile than most kernels: once, for
+# all modules.
+VIEWS = "cyconv._core.views"
 
 
 def has_levels():
@@ -170,11 +173,9 @@ def extensions():
     core = Path("cyconv", "_core")
     sources = sorted([*core.glob("*.pyx"), *core.glob("ops/*.pyx")])
     plain = [Extension(module(path), [str(path)]) for path in (Path("cyconv/naive.pyx"), *sources)]
-    # What Cython generates for memoryviews takes longer to compile than most kernels: once will do.
-    views = core / "views.c"
     built = cythonize(
-        [*plain, Extension(module(views), [str(views)])],
-        shared_utility_qualified_name=module(views),
+        [*plain, Extension(VIEWS, [str(core / "views.c")])],
+        shared_utility_qualified_name=VIEWS,
         compiler_directives=DIRECTIVES,
         build_dir=str(BUILD_DIR),
         annotate=BUILD == "annotate",

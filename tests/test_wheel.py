@@ -95,6 +95,7 @@ def modules():
     # Windows calls its machine AMD64: its compiler has no levels.
     levels = platform.machine() == "x86_64"
     builds = [build for build in of_setup("BUILDS_OF_KERNELS") if levels or build == "double"]
+    yield of_setup("VIEWS").replace(".", "/")
     for path in (ROOT / "cyconv").rglob("*.pyx"):
         name = path.relative_to(ROOT).with_suffix("").as_posix()
         yield name
