@@ -149,7 +149,12 @@ class Predictor:
         """Return a function of the logits, which are finite."""
         # What can be taken as it is, and has finite numbers, is not looked at any closer.
         network = self.network
-        if not (type(x) is np.ndarray and x.shape == self._shape and x.dtype in self._taken):
+        if not (
+            type(x) is np.ndarray
+            and x.shape == self._shape
+            and x.dtype in self._taken
+            and x.flags.c_contiguous
+        ):
             x = network._computed(network._images(x, "Predictor"))
             if x.shape != self._shape:
                 raise ValueError(
