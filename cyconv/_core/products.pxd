@@ -249,8 +249,9 @@ cdef inline void register_tile(
     cdef Py_ssize_t n1 = floats if vectors == 2 else VECTOR_LENGTH
     cdef vector[NARROW_TILE_ROWS] t0, t1
     cdef vector[TILE_ROWS] t2, t3
-    cdef vector r0, r1, r2, r3, element
+    cdef const real* at[NARROW_TILE_ROWS]
     for i in range(rows):
+        at[i] = a + i * a_row
         t0[i] = load(c + i * c_row, n0) if m.accumulate else repeat(0)
         if vectors > 1:
             t1[i] = load(c + i * c_row + VECTOR_LENGTH, n1) if m.accumulate else repeat(0)
@@ -260,20 +261,8 @@ cdef inline void register_tile(
             t3[i] = (load(c + i * c_row + 3 * VECTOR_LENGTH, VECTOR_LENGTH) if m.accumulate
                      else repeat(0))
     for s in range(m.steps):
-        r0 = load(b + s * b_step, n0)
-        if vectors > 1:
-            r1 = load(b + s * b_step + VECTOR_LENGTH, n1)
-        if vectors > 2:
-            r2 = load(b + s * b_step + 2 * VECTOR_LENGTH, VECTOR_LENGTH)
-            r3 = load(b + s * b_step + 3 * VECTOR_LENGTH, VECTOR_LENGTH)
-        for i in range(rows):
-            element = repeat(a[i * a_row + s * a_step])
-            t0[i] = t0[i] + element * r0
-            if vectors > 1:
-                t1[i] = t1[i] + element * r1
-            if vectors > 2:
-                t2[i] = t2[i] + element * r2
-                t3[i] = t3[i] + element * r3
+        add_products(
+            t0, t1, t2, t3, at, s * a_step, b + s * b_step, 0, 1, rows, vectors, n0, n1)
     for i in range(rows):
         store(c + i * c_row, t0[i], n0)
         if vectors > 1:
@@ -281,6 +270,35 @@ cdef inline void register_tile(
         if vectors > 2:
             store(c + i * c_row + 2 * VECTOR_LENGTH, t2[i], VECTOR_LENGTH)
             store(c + i * c_row + 3 * VECTOR_LENGTH, t3[i], VECTOR_LENGTH)
+
+
+cdef inline void add_products(
+    vector* t0, vector* t1, vector* t2, vector* t3, const real** at, Py_ssize_t s, const real* b,
+    Py_ssize_t b_step, Py_ssize_t steps, Py_ssize_t rows, Py_ssize_t vectors, Py_ssize_t n0,
+    Py_ssize_t n1,
+) noexcept nogil:
+    """Add at[i][s + j] * b[j*b_step :] to row i of a tile, for 0 <= j < steps.
+
+    `steps`, `rows` and `vectors` are numbers that the compiler sees, and n0 and n1 the floats of a
+    row's first two vectors.
+    """
+    cdef vector r0, r1, r2, r3, element
+    cdef Py_ssize_t j, i
+    for j in range(steps):
+        r0 = load(b + j * b_step, n0)
+        if vectors > 1:
+            r1 = load(b + j * b_step + VECTOR_LENGTH, n1)
+        if vectors > 2:
+            r2 = load(b + j * b_step + 2 * VECTOR_LENGTH, VECTOR_LENGTH)
+            r3 = load(b + j * b_step + 3 * VECTOR_LENGTH, VECTOR_LENGTH)
+        for i in range(rows):
+            element = repeat(at[i][s + j])
+            t0[i] = t0[i] + element * r0
+            if vectors > 1:
+                t1[i] = t1[i] + element * r1
+            if vectors > 2:
+                t2[i] = t2[i] + element * r2
+                t3[i] = t3[i] + element * r3
 
 
 cdef inline kernel transpose(

@@ -10,7 +10,7 @@ from cyconv._core.axis cimport Axis, Range, axis_across, axis_down, same, taps_a
 from cyconv._core.geometry cimport Geometry, has_runs
 from cyconv._core.kernel cimport kernel
 from cyconv._core.packed cimport is_packed
-from cyconv._core.products cimport are_apart, has_vectors, pack_rows
+from cyconv._core.products cimport add_products, are_apart, has_vectors, pack_rows
 from cyconv._core.real cimport real
 from cyconv._core.tuning cimport (
     FOUR_ROWS,
@@ -261,11 +261,12 @@ cdef inline void register_tile(
     for _ in range(group.taps.kh_end - group.taps.kh_begin):
         weight, s = w, 0
         while s + TAPS <= taps:
-            add_taps(t0, t1, t2, t3, weight, strip.w_pitch, at, s, TAPS, pixels, vectors, n0, n1)
+            add_products(
+                t0, t1, t2, t3, at, s, weight, strip.w_pitch, TAPS, pixels, vectors, n0, n1)
             weight += TAPS * strip.w_pitch
             s += TAPS
         while s < taps:
-            add_taps(t0, t1, t2, t3, weight, strip.w_pitch, at, s, 1, pixels, vectors, n0, n1)
+            add_products(t0, t1, t2, t3, at, s, weight, 0, 1, pixels, vectors, n0, n1)
             weight += strip.w_pitch
             s += 1
         w += run * strip.w_pitch
@@ -292,28 +293,3 @@ cdef inline void register_tile(
         if vectors > 2:
             store(y[i] + 2 * VECTOR_LENGTH, t2[i], VECTOR_LENGTH)
             store(y[i] + 3 * VECTOR_LENGTH, t3[i], VECTOR_LENGTH)
-
-
-cdef inline void add_taps(
-    vector* t0, vector* t1, vector* t2, vector* t3, const real* weight, Py_ssize_t w_pitch,
-    const real** at, Py_ssize_t s, Py_ssize_t taps, Py_ssize_t pixels, Py_ssize_t vectors,
-    Py_ssize_t n0, Py_ssize_t n1,
-) noexcept nogil:
-    """Add the products of `taps` taps, from the tap s on, to a tile."""
-    cdef vector r0, r1, r2, r3, element
-    cdef Py_ssize_t j, i
-    for j in range(taps):
-        r0 = load(weight + j * w_pitch, n0)
-        if vectors > 1:
-            r1 = load(weight + j * w_pitch + VECTOR_LENGTH, n1)
-        if vectors > 2:
-            r2 = load(weight + j * w_pitch + 2 * VECTOR_LENGTH, VECTOR_LENGTH)
-            r3 = load(weight + j * w_pitch + 3 * VECTOR_LENGTH, VECTOR_LENGTH)
-        for i in range(pixels):
-            element = repeat(at[i][s + j])
-            t0[i] = t0[i] + element * r0
-            if vectors > 1:
-                t1[i] = t1[i] + element * r1
-            if vectors > 2:
-                t2[i] = t2[i] + element * r2
-                t3[i] = t3[i] + element * r3

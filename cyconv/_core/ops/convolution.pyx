@@ -5,13 +5,12 @@ Both are here so that the kernels are compiled once.
 
 from cython.parallel cimport prange, threadid
 
-from cyconv._core cimport convolution, pointwise
+from cyconv._core cimport convolution, pointwise, products
 from cyconv._core.blas cimport enter, leave
 from cyconv._core.columns cimport col2im_rows, im2col_rows, zero
 from cyconv._core.convolution cimport Convolution, adds_dx, conv_backward, conv_forward
 from cyconv._core.geometry cimport Geometry
 from cyconv._core.op cimport BACKWARD, FORWARD, Op, Pass
-from cyconv._core.products cimport needs_transposed as transposed_is_read, transpose
 from cyconv._core.real cimport real
 from cyconv._core.team cimport team, team_for
 from cyconv._core.tuning cimport MAX_IMAGES_PER_PART, PARTS_PER_THREAD, SPLIT_PRODUCTS
@@ -120,8 +119,8 @@ cdef class Conv(Op):
             if self.u_back_at:
                 for k in range(panels(C)):
                     transform_weights(weight, p.shared + self.u_back_at, self.F, C, True, k)
-            elif transposed_is_read(K):
-                transpose(weight, p.shared + self.transposed_at, K, self.F, K)
+            elif products.needs_transposed(K):
+                products.transpose(weight, p.shared + self.transposed_at, K, self.F, K)
 
     cdef void forward(self, const Pass* p) noexcept nogil:
         self.forward_part(p, 0, 1)
@@ -196,7 +195,7 @@ def makes_columns(Geometry geometry, Py_ssize_t F):
 
 def needs_transposed(Geometry geometry):
     """Tell whether `conv2d_backward` reads the weight's transpose for dx."""
-    return transposed_is_read(geometry.KH * geometry.KW * geometry.C)
+    return products.needs_transposed(geometry.KH * geometry.KW * geometry.C)
 
 
 def working_floats(Geometry geometry, Py_ssize_t F, Py_ssize_t tile, Py_ssize_t images):
