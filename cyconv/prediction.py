@@ -117,6 +117,7 @@ class Predictor:
             dtype, without_last=network.ends_with_softmax
         )
         self._is_finite = program.kernels.elementwise.is_finite
+        # Where the output is the input itself, it is in no memory that could be ready.
         does_nothing = program.storage[program.output] == 0
         self._taken = () if does_nothing else (dtype, np.dtype(np.uint8))
         self._spare: dict[int, tuple[Memory, np.ndarray]] = {}
@@ -170,8 +171,7 @@ class Predictor:
         memory.take(x.reshape(self.batch, -1))
         if not memory.batch.is_finite():
             checks.finite(x, "Predictor")
-        for stage in self._program.stages:
-            stage.forward(memory)
+        self._program.run(memory)
         if not self._is_finite(logits, 1):
             raise _diverged("Predictor")
         result = function(logits.reshape(self.batch, *network.output_shape))

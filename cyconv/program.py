@@ -294,9 +294,13 @@ class Program:
         `x` has the shape (N, inputs); uint8 is divided by 255.
         """
         memory.take(x)
+        self.run(memory)
+        return memory.array(self.places.value(self.output)).copy()
+
+    def run(self, memory: Memory) -> None:
+        """Go forward with the images that `memory` has taken."""
         for stage in self.stages:
             stage.forward(memory)
-        return memory.array(self.places.value(self.output)).copy()
 
     def backward(self, dy: np.ndarray, memory: Memory) -> np.ndarray:
         """Write the gradients of the parameters, and return that of the input."""
