@@ -118,7 +118,7 @@ def python():
             cwd=Path(__file__).parents[1],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,  # only what hangs takes as long
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
