@@ -263,7 +263,8 @@ def part_height(geometry: Geometry, F: int, images: int, itemsize: int) -> int:
         apart = -(-reach // geometry.stride_h)  # strips of a phase share no line of dx
         return min(OH, max(-(-OH // strips), least_rows(geometry, F), apart))
     block = tuning.TILE_BYTES // (OH * OW * geometry.taps * itemsize)
-    return OH * max(1, min(block, -(-images // tuning.ACCUMULATORS)))
+    least = -(-least_rows(geometry, F) // OH)
+    return OH * max(1, least, min(block, -(-images // tuning.ACCUMULATORS)))
 
 
 def least_rows(geometry: Geometry, F: int) -> int:

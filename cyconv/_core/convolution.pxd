@@ -12,7 +12,12 @@ from cyconv._core.depthwise cimport (
     is_depthwise,
 )
 from cyconv._core.geometry cimport Geometry, is_identity
-from cyconv._core.gradient cimport gradient_reads_windows, gradient_scratch, windows_weight
+from cyconv._core.gradient cimport (
+    gradient_reads_windows,
+    gradient_rows,
+    gradient_scratch,
+    windows_weight,
+)
 from cyconv._core.packed cimport packed_forward, packed_weight, reads_image
 from cyconv._core.products cimport (
     Product,
@@ -77,7 +82,7 @@ cdef inline Py_ssize_t working_floats(
     cdef Py_ssize_t floats = tile * g.OW * g.KH * g.KW * g.C
     cdef Geometry back = backwards(g, F)
     if gradient_reads_windows(g, F):
-        floats = max(floats, gradient_scratch(g, tile))
+        floats = max(floats, gradient_scratch(g, images * g.OH))
     if can_winograd(g, F):
         floats = max(floats, scratch_floats(g, F, images * tiles_of_image(g)))
     if can_winograd(&back, g.C):
@@ -146,37 +151,51 @@ cdef inline void conv_backward(
     Parallel over: nothing.             Retains: nothing.
     """
     cdef const Geometry* g = conv.g
-    cdef Py_ssize_t F = conv.F, row = begin, stop, group
-    cdef Product p
-    cdef const real* source
-    cdef const real* dy
+    cdef Py_ssize_t F = conv.F, row = begin, stop, height = gradient_rows(g)
     cdef bint accumulate = conv.accumulate
-    column_sums(conv.dy + begin * g.OW * F, conv.dbias, (end - begin) * g.OW, F, accumulate)
     if is_depthwise(g, F):
+        column_sums(conv.dy + begin * g.OW * F, conv.dbias, (end - begin) * g.OW, F, accumulate)
         depthwise_weight(conv.x, conv.dy, conv.dweight, g, begin, end, accumulate)
         if conv.dx != NULL:
             depthwise_input(conv.dy, conv.weight, conv.dx, g, begin, end)
         return
+    if not (reads_image(g, F) or gradient_reads_windows(g, F) or is_identity(g)):
+        height = conv.tile
     while row < end:
-        stop = min(row + conv.tile, end)
-        p = product(g, F, stop - row)
-        for group in range(g.pitch // g.C):
-            dy = conv.dy + row * g.OW * F + group * p.F
-            # forward: y = cols @ weight, so dweight += cols.T @ dy
-            if reads_image(g, F):
-                packed_weight(conv.x, dy, conv.dweight, g, row, stop, F, accumulate)
-            elif gradient_reads_windows(g, F):
-                windows_weight(conv.x, dy, conv.dweight, conv.cols, g, row, stop, F, accumulate)
-            else:
-                source = columns_of(conv.x + group * g.C, conv.cols, g, row, stop)
-                transposed_times_dy(source, dy, conv.dweight + group * p.F, &p, accumulate)
-            if conv.dx != NULL and conv.u_back == NULL:
-                # and dcols = dy @ weight.T, over the columns that are needed no more
-                backward_input(conv, dy, group, row, &p)
+        stop = min(row + height, end)
+        backward_parameters(conv, row, stop, accumulate)
         accumulate = True
         row = stop
     if conv.dx != NULL and conv.u_back != NULL:
         winograd_input(conv, begin, end)
+    elif conv.dx != NULL:
+        row = begin
+        while row < end:
+            stop = min(row + conv.tile, end)
+            backward_input(conv, row, stop)
+            row = stop
+
+
+cdef inline void backward_parameters(
+    const Convolution* conv, Py_ssize_t begin, Py_ssize_t end, bint accumulate,
+) noexcept nogil:
+    """dweight (+)= colsᵀ · dy, dbias (+)= column sums of dy, for some output rows."""
+    cdef const Geometry* g = conv.g
+    cdef Py_ssize_t F = conv.F, group
+    cdef Product p = product(g, F, end - begin)
+    cdef const real* dy = conv.dy + begin * g.OW * F
+    cdef const real* source
+    column_sums(dy, conv.dbias, p.rows, F, accumulate)
+    # forward: y = cols @ weight, so dweight += cols.T @ dy
+    if reads_image(g, F):
+        packed_weight(conv.x, dy, conv.dweight, g, begin, end, F, accumulate)
+    elif gradient_reads_windows(g, F):
+        windows_weight(conv.x, dy, conv.dweight, conv.cols, g, begin, end, F, accumulate)
+    else:
+        for group in range(g.pitch // g.C):
+            source = columns_of(conv.x + group * g.C, conv.cols, g, begin, end)
+            transposed_times_dy(
+                source, dy + group * p.F, conv.dweight + group * p.F, &p, accumulate)
 
 
 cdef inline void winograd_input(
@@ -194,15 +213,24 @@ cdef inline void winograd_input(
 
 
 cdef inline void backward_input(
-    const Convolution* conv, const real* dy, Py_ssize_t group, Py_ssize_t row, const Product* p,
+    const Convolution* conv, Py_ssize_t begin, Py_ssize_t end,
 ) noexcept nogil:
-    """dx += col2im(dy · weightᵀ) from the output row `row` on, for one group."""
+    """dx += col2im(dy · weightᵀ) for some output rows."""
     cdef const Geometry* g = conv.g
-    cdef const real* weight = conv.weight + group * p.F
-    cdef const real* transposed = conv.transposed + group * p.F * p.K
-    cdef real* dx = conv.dx + group * g.C
-    if is_identity(g):
-        dy_times_transposed(dy, weight, transposed, dx + row * g.W * g.pitch, p)
-    else:
-        dy_times_transposed(dy, weight, transposed, conv.cols, p)
-        col2im_rows(conv.cols, dx, g, row, row + p.rows // g.OW)
+    cdef Product p = product(g, conv.F, end - begin)
+    cdef Py_ssize_t group
+    cdef const real* dy
+    cdef const real* weight
+    cdef const real* transposed
+    cdef real* dx
+    for group in range(g.pitch // g.C):
+        dy = conv.dy + begin * g.OW * conv.F + group * p.F
+        weight = conv.weight + group * p.F
+        transposed = conv.transposed + group * p.F * p.K
+        dx = conv.dx + group * g.C
+        # forward: y = cols @ weight, so dcols = dy @ weight.T
+        if is_identity(g):
+            dy_times_transposed(dy, weight, transposed, dx + begin * g.W * g.pitch, &p)
+        else:
+            dy_times_transposed(dy, weight, transposed, conv.cols, &p)
+            col2im_rows(conv.cols, dx, g, begin, end)

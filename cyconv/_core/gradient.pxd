@@ -3,16 +3,33 @@
 A tile of dw stays in registers while a few lines of output pixels go by: each float of a window is
 broadcast over a vector of dy's filters. The taps of a kernel line are neighbours in the image, so
 no column is made. Only where the padding is left or right of the image its lines are copied, with
-zeros around them.
+zeros around them; and where there are many filters, some taps of some pixels, for products.pxd.
 """
 
 from cyconv._core.axis cimport Axis, Range, axis_down, taps_at
 from cyconv._core.columns cimport copy, zero
 from cyconv._core.geometry cimport Geometry, is_identity
 from cyconv._core.kernel cimport kernel
+from cyconv._core.products cimport Operands, block_rows, pack_block, times_block
 from cyconv._core.real cimport real
-from cyconv._core.tuning cimport GRADIENT_PIXELS, GRADIENT_TAPS
-from cyconv._core.vectors cimport VECTOR_LENGTH, end_vectors, load, repeat, store, vector
+from cyconv._core.tuning cimport (
+    BLOCK_FLOATS,
+    BLOCK_STEPS,
+    GRADIENT_PIXELS,
+    GRADIENT_TAPS,
+    PACKED_PITCH,
+    PACKED_ROWS,
+    TILE_ROWS,
+)
+from cyconv._core.vectors cimport (
+    ROW_VECTORS,
+    VECTOR_LENGTH,
+    end_vectors,
+    load,
+    repeat,
+    store,
+    vector,
+)
 from cyconv._core.windows cimport can_read_windows
 
 
@@ -71,6 +88,7 @@ cdef inline kernel windows_weight(
     while row < end:
         stop = min(row + gradient_rows(g), end)
         find_lines(&lines, x, memory, g, row, stop)
+        blocked_gradients(&lines, dy, dw, g, F, accumulate)
         all_gradients(&lines, dy, dw, g, F, accumulate)
         dy += (stop - row) * g.OW * F
         accumulate = True
@@ -119,14 +137,44 @@ cdef inline void copy_line(
     zero(target + left + size, width - left - size)
 
 
+cdef inline Py_ssize_t blocked_filters(const Geometry* g, Py_ssize_t F) noexcept nogil:
+    """Return how many of the filters are worth a copy of the windows."""
+    if F < PACKED_PITCH or g.KW * g.C < PACKED_ROWS or g.OW > BLOCK_STEPS:
+        return 0
+    return F - F % (ROW_VECTORS * VECTOR_LENGTH)
+
+
+cdef inline void blocked_gradients(
+    const Lines* lines, const real* dy, real* dw, const Geometry* g, Py_ssize_t F,
+    bint accumulate,
+) noexcept nogil:
+    """The first `blocked_filters`: some taps of a kernel line at a time, first copied."""
+    cdef real[BLOCK_FLOATS] block
+    cdef Py_ssize_t run = g.KW * g.C, steps = lines.count * g.OW, height = block_rows(steps)
+    cdef Py_ssize_t kh, k, r
+    cdef Operands m
+    m.b, m.b_step, m.c_row, m.steps, m.accumulate = dy, F, F, steps, accumulate
+    m.columns = blocked_filters(g, F)
+    for kh in range(g.KH if m.columns > 0 else 0):
+        k = 0
+        while k < run:
+            m.rows, m.c = min(height, run - k), dw + (kh * run + k) * F
+            for r in range(lines.count):
+                pack_block(
+                    line_at(lines, r, kh) + k, g.stride_w * g.C, block + r * g.OW * TILE_ROWS,
+                    m.rows, g.OW, steps)
+            times_block(block, m)
+            k += height
+
+
 cdef inline void all_gradients(
     const Lines* lines, const real* dy, real* dw, const Geometry* g, Py_ssize_t F,
     bint accumulate,
 ) noexcept nogil:
-    """Two vectors of filters at a time; and if there is one only, two kernel lines."""
+    """The other filters, two vectors at a time; and if there is one only, two kernel lines."""
     cdef Py_ssize_t left
     cdef GradientTile tile
-    tile.f, tile.accumulate = 0, accumulate
+    tile.f, tile.accumulate = blocked_filters(g, F), accumulate
     while tile.f < F:
         left = F - tile.f
         tile.kh = 0

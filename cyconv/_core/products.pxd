@@ -16,22 +16,26 @@ from cyconv._core.kernel cimport kernel
 from cyconv._core.packed cimport as_image, is_packed, packed_forward, packed_weight
 from cyconv._core.real cimport SINGLE, real
 from cyconv._core.tuning cimport (
+    BLOCK_FLOATS,
+    BLOCK_STEPS,
     DEPTH,
     FOUR_ROWS,
+    LINE_FLOATS,
     NARROW_TILE_ROWS,
     NARROW_VECTORS,
     PACKED_PITCH,
     PACKED_ROWS,
     PANEL_FLOATS,
+    PREFETCH_STEPS,
     STREAM_DEPTH,
     TILE_ROWS,
-    TRANSPOSE_SIDE,
     TWO_ROWS,
 )
 from cyconv._core.vectors cimport (
     ROW_VECTORS,
     VECTOR_LENGTH,
     load,
+    prefetch,
     repeat,
     store,
     vector,
@@ -135,7 +139,10 @@ cdef inline kernel multiply(const Operands* operands) noexcept nogil:
     """
     cdef Py_ssize_t begin = 0, steps = operands.steps
     cdef Py_ssize_t depth = steps if operands.rows >= TILE_ROWS else STREAM_DEPTH
-    cdef Operands m
+    cdef Operands m = operands[0]
+    if lies_across(&m):
+        all_blocks(m)
+        return
     while begin < steps or begin == 0:
         m = operands[0]
         m.a += begin * m.a_step
@@ -144,6 +151,82 @@ cdef inline kernel multiply(const Operands* operands) noexcept nogil:
         m.accumulate |= begin > 0
         all_panels(m)
         begin += depth
+
+
+cdef inline bint lies_across(const Operands* m) noexcept nogil:
+    """Tell whether blocks of a are worth a copy: the elements of a row are far apart."""
+    return (m.a_row == 1 and m.a_step >= PACKED_PITCH and m.rows >= PACKED_ROWS
+            and m.columns >= PACKED_PITCH and m.steps > 0)
+
+
+cdef inline void all_blocks(Operands m) noexcept nogil:
+    """Some rows and steps of a at a time, copied in the order in which tiles read them."""
+    cdef real[BLOCK_FLOATS] block
+    cdef Py_ssize_t whole = m.columns - m.columns % (ROW_VECTORS * VECTOR_LENGTH)
+    cdef Py_ssize_t begin = 0, r, height
+    cdef Operands part
+    while begin < m.steps:
+        part, r = m, 0
+        part.b += begin * m.b_step
+        part.steps, part.columns = min(BLOCK_STEPS, m.steps - begin), whole
+        part.accumulate |= begin > 0
+        height = block_rows(part.steps)
+        while r < m.rows:
+            part.rows, part.c = min(height, m.rows - r), m.c + r * m.c_row
+            pack_block(
+                m.a + begin * m.a_step + r, m.a_step, block, part.rows, part.steps, part.steps)
+            times_block(block, part)
+            r += height
+        begin += BLOCK_STEPS
+    m.b += whole
+    m.c += whole
+    m.columns -= whole
+    all_panels(m)
+
+
+cdef inline Py_ssize_t block_rows(Py_ssize_t steps) noexcept nogil:
+    """Return how many rows a block of so many steps has, BLOCK_STEPS at most."""
+    return BLOCK_FLOATS // (TILE_ROWS * steps) * TILE_ROWS
+
+
+cdef inline void pack_block(
+    const real* a, Py_ssize_t a_step, real* block, Py_ssize_t rows, Py_ssize_t steps,
+    Py_ssize_t all_steps,
+) noexcept nogil:
+    """Copy some of a block's steps: TILE_ROWS rows next to each other, step after step."""
+    cdef Py_ssize_t s, r, i
+    cdef real* tile
+    for s in range(steps):
+        for i in range((rows + LINE_FLOATS - 1) // LINE_FLOATS):
+            prefetch(a + PREFETCH_STEPS * a_step + i * LINE_FLOATS)
+        tile, r = block + s * TILE_ROWS, 0
+        while r + TILE_ROWS <= rows:
+            for i in range(TILE_ROWS):
+                tile[i] = a[r + i]
+            tile += TILE_ROWS * all_steps
+            r += TILE_ROWS
+        for i in range(rows - r):
+            tile[i] = a[r + i]
+        a += a_step
+
+
+cdef inline void times_block(real* block, Operands m) noexcept nogil:
+    """c (+)= a · b for whole panels of b, with a in `block`."""
+    cdef real[PANEL_FLOATS] rows
+    cdef Py_ssize_t width = ROW_VECTORS * VECTOR_LENGTH, depth = PANEL_FLOATS // width, begin
+    cdef Operands part = m
+    part.a_row, part.b, part.b_step = m.steps, rows, width
+    while m.columns > 0:
+        begin, part.accumulate = 0, m.accumulate
+        while begin < m.steps:
+            part.a, part.steps = block + begin * TILE_ROWS, min(depth, m.steps - begin)
+            pack_rows(m.b + begin * m.b_step, m.b_step, rows, part.steps)
+            panel_rows(part, ROW_VECTORS, VECTOR_LENGTH, True)
+            part.accumulate = True
+            begin += depth
+        m.b += width
+        part.c += width
+        m.columns -= width
 
 
 cdef inline void all_panels(Operands m) noexcept nogil:
@@ -179,7 +262,7 @@ cdef inline void panel(Operands m, Py_ssize_t vectors, Py_ssize_t floats) noexce
         if packs:
             packed_panel(m)
         else:
-            panel_rows(m, vectors, floats)
+            panel_rows(m, vectors, floats, False)
         m.a += depth * m.a_step
         m.b += depth * m.b_step
         m.accumulate = True
@@ -208,36 +291,39 @@ cdef inline void packed_panel(Operands m) noexcept nogil:
     cdef real[PANEL_FLOATS] rows
     pack_rows(m.b, m.b_step, rows, m.steps)
     m.b, m.b_step = rows, ROW_VECTORS * VECTOR_LENGTH
-    panel_rows(m, ROW_VECTORS, VECTOR_LENGTH)
+    panel_rows(m, ROW_VECTORS, VECTOR_LENGTH, False)
 
 
-cdef inline void panel_rows(Operands m, Py_ssize_t vectors, Py_ssize_t floats) noexcept nogil:
+cdef inline void panel_rows(
+    Operands m, Py_ssize_t vectors, Py_ssize_t floats, bint blocked,
+) noexcept nogil:
     """`vectors` vectors of each row of c, as many rows at once as fill the registers."""
     cdef Py_ssize_t r = 0
     if vectors < ROW_VECTORS:
         while r + NARROW_TILE_ROWS <= m.rows:
-            register_tile(m, r, NARROW_TILE_ROWS, vectors, floats)
+            register_tile(m, r, NARROW_TILE_ROWS, vectors, floats, blocked)
             r += NARROW_TILE_ROWS
     while r + TILE_ROWS <= m.rows:
-        register_tile(m, r, TILE_ROWS, vectors, floats)
+        register_tile(m, r, TILE_ROWS, vectors, floats, blocked)
         r += TILE_ROWS
     if r + FOUR_ROWS <= m.rows:
-        register_tile(m, r, FOUR_ROWS, vectors, floats)
+        register_tile(m, r, FOUR_ROWS, vectors, floats, blocked)
         r += FOUR_ROWS
     if r + TWO_ROWS <= m.rows:
-        register_tile(m, r, TWO_ROWS, vectors, floats)
+        register_tile(m, r, TWO_ROWS, vectors, floats, blocked)
         r += TWO_ROWS
     if r < m.rows:
-        register_tile(m, r, 1, vectors, floats)
+        register_tile(m, r, 1, vectors, floats, blocked)
 
 
 cdef inline void register_tile(
     Operands m, Py_ssize_t r, Py_ssize_t rows, Py_ssize_t vectors, Py_ssize_t floats,
+    bint blocked,
 ) noexcept nogil:
-    """A tile of c in registers, from its row r on.
+    """A tile of c in registers, from its row r on; if `blocked`, a is as `pack_block` leaves it.
 
-    `rows` and `vectors` are numbers that the compiler sees. The last vector of a row has `floats`
-    floats: VECTOR_LENGTH, which it sees as well, or fewer.
+    `rows`, `vectors` and `blocked` are numbers that the compiler sees. The last vector of a row has
+    `floats` floats: VECTOR_LENGTH, which it sees as well, or fewer.
     """
     # An array for each column of vectors and no loop inside a loop over rows: so gcc unrolls the
     # loops over rows early enough to keep all arrays in registers.
@@ -250,6 +336,13 @@ cdef inline void register_tile(
     cdef vector[NARROW_TILE_ROWS] t0, t1
     cdef vector[TILE_ROWS] t2, t3
     cdef const real* at[NARROW_TILE_ROWS]
+    if blocked:
+        a = m.a + r // TILE_ROWS * TILE_ROWS * a_row + r % TILE_ROWS
+        a_row, a_step = 1, TILE_ROWS
+        if m.accumulate:
+            for i in range(rows):
+                prefetch(c + (rows + i) * c_row)
+                prefetch(c + (rows + i) * c_row + vectors * VECTOR_LENGTH - 1)
     for i in range(rows):
         at[i] = a + i * a_row
         t0[i] = load(c + i * c_row, n0) if m.accumulate else repeat(0)
@@ -309,8 +402,8 @@ cdef inline kernel transpose(
     while r_begin < rows:
         c_begin = 0
         while c_begin < columns:
-            for c in range(c_begin, min(c_begin + TRANSPOSE_SIDE, columns)):
-                for r in range(r_begin, min(r_begin + TRANSPOSE_SIDE, rows)):
+            for c in range(c_begin, min(c_begin + LINE_FLOATS, columns)):
+                for r in range(r_begin, min(r_begin + LINE_FLOATS, rows)):
                     transposed[c * pitch + r] = matrix[r * columns + c]
-            c_begin += TRANSPOSE_SIDE
-        r_begin += TRANSPOSE_SIDE
+            c_begin += LINE_FLOATS
+        r_begin += LINE_FLOATS

@@ -36,11 +36,17 @@ cdef enum:
     PACKED_STRIP = 128
     PACKED_PITCH = 64
     PANEL_FLOATS = 4096
+    # Where the elements of the other matrix's row are as far apart, blocks of it are copied too, in
+    # the order in which tiles read them: less than half a second-level cache of 256 KiB
+    # (bench/layers.py --backward).
+    BLOCK_FLOATS = 24 * 1024
+    BLOCK_STEPS = 256
+    # Steps that the copy asks the cache for ahead, and the floats of a line of the cache.
+    PREFETCH_STEPS = 8
+    LINE_FLOATS = 16
     # The same where a few rows, such as one image's, meet a large matrix, which is read once: as
     # many streams as the processor fetches ahead of.
     STREAM_DEPTH = 8
-    # Side of the squares in which a matrix is transposed: 16 floats are a line of the cache.
-    TRANSPOSE_SIDE = 16
 
     # Convolution that reads windows: weights per pass, 512 KiB in float32, to stay in the
     # second-level cache; and taps of a kernel line per pass, however many filters there are.
@@ -66,7 +72,7 @@ cdef enum:
 
     # The gradient of a weight that reads windows (bench/layers.py --backward): pixels that go by a
     # tile of dw, so that their lines and dy stay in the first-level cache, and taps of the tile.
-    GRADIENT_PIXELS = 128
+    GRADIENT_PIXELS = 256
     GRADIENT_TAPS = 6
 
     # Depthwise convolution: pixels with the same taps at once, as many as hide the latency of a

@@ -24,12 +24,14 @@ cdef extern from *:
     #define CYCONV_ROW_VECTORS (CYCONV_VECTOR_LENGTH == 16 ? 4 : 2)
 
     #if CYCONV_VECTOR_LENGTH == 1
+    #define cyconv_prefetch(p) ((void) (p))
     typedef cyconv_real cyconv_vector;
     typedef int cyconv_mask;
     #define cyconv_repeat(a) (a)
     #define cyconv_pick(mask, a, b) ((mask) ? (a) : (b))
     #define CYCONV_IS_ALL(n) ((n) == 1)
     #else
+    #define cyconv_prefetch(p) __builtin_prefetch(p)
     /* A vector at any address. */
     typedef cyconv_real cyconv_vector __attribute__((
         vector_size(CYCONV_VECTOR_LENGTH * sizeof(cyconv_real)), aligned(sizeof(cyconv_real)),
@@ -243,6 +245,7 @@ cdef extern from *:
     # At the end of a kernel for which gcc forgets it: with upper halves in use, the C library's exp
     # takes five times as long.
     void end_vectors "cyconv_end_vectors"() noexcept nogil
+    void prefetch "cyconv_prefetch"(const real* p) noexcept nogil
     vector repeat "cyconv_repeat"(real a) noexcept nogil
     vector load "cyconv_load"(const real* p, Py_ssize_t n) noexcept nogil
     void store "cyconv_store"(real* p, vector v, Py_ssize_t n) noexcept nogil
