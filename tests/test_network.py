@@ -1,5 +1,6 @@
 """Networks: the fast step equals the layers, in any number of threads and in little memory."""
 
+import copy
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 
@@ -324,6 +325,19 @@ def test_a_predictor_sees_what_training_does_and_can_be_shared_and_copied():
         with ThreadPoolExecutor(4) as threads:
             assert {p.tobytes() for p in threads.map(predictor.proba, [x] * 20)} == {expected}
         assert pickle.loads(pickle.dumps(predictor)).proba(x).tobytes() == expected
+
+
+def test_a_predictor_sees_each_number_that_is_changed_in_place():
+    net = presets.resnet8()
+    x, _ = batch(net, 2)
+    predictor = net.predictor(2)
+    seen = set()
+    for array in (*net.parameters().values(), *net.state().values()):
+        array.flat[-1] += 0.5
+        expected = copy.deepcopy(net).predict_proba(x).tobytes()
+        assert predictor.proba(x).tobytes() == net.predict_proba(x).tobytes() == expected
+        seen.add(expected)
+    assert len(seen) > 40  # of 47: some channels are cut off behind
 
 
 def test_a_predictor_refuses_what_it_was_not_made_for():

@@ -16,7 +16,7 @@ cdef struct Pass:
     real* accumulator                 # this accumulator's gradients of the operation's parameters
     double* sums                      # this accumulator's sums of the operation
     bint accumulate                   # gradients and sums are added to, not written
-    real* shared                      # the operation's memory for a pass, common to all blocks
+    real* shared                      # the operation's memory, common to all blocks
     real* scratch                     # the thread's memory for one call
     const real* x                     # inputs
     const real* x2

@@ -5,7 +5,7 @@ from cyconv._core.real cimport real
 
 
 cdef class Op:
-    """One operation on blocks of images, in both directions. It retains nothing of a pass.
+    """One operation on blocks of images, in both directions. It retains nothing of a pass itself.
 
     A subclass in `_core/ops/` sets the attributes and overrides what it needs. Any number of
     threads may be in the same operation at once, each with a `Pass` of its own.
@@ -18,7 +18,8 @@ cdef class Op:
         Where its parameters are in the network's arena, in the order that an accumulator has
         their gradients in.
     shared, sums : int
-        Memory that is common to the blocks of a pass, and sums that each accumulator has.
+        Memory that is common to the blocks of a pass, and sums that each accumulator has. The
+        memory is zero before the first pass, and left as it is between passes.
     in_place : bool
         The gradient of its first input takes the place of that of its output.
     aliases : bool

@@ -4,6 +4,7 @@ Both are here so that the kernels are compiled once.
 """
 
 from cython.parallel cimport prange, threadid
+from libc.string cimport memcmp, memcpy
 
 from cyconv._core cimport convolution, pointwise, products
 from cyconv._core.blas cimport enter, leave
@@ -21,6 +22,14 @@ from cyconv._core.winograd cimport (
     transform_weights,
     weight_floats,
 )
+
+
+cdef bint keep(real* kept, const real* values, Py_ssize_t count) noexcept nogil:
+    """Tell whether `values` are other bits than those kept, and keep them."""
+    if memcmp(kept, values, count * sizeof(real)) == 0:
+        return False
+    memcpy(kept, values, count * sizeof(real))
+    return True
 
 
 cdef class Conv(Op):
@@ -50,6 +59,7 @@ cdef class Conv(Op):
     cdef Py_ssize_t transposed_at   # the weight as a matrix (F, KH*KW*C)
     cdef Py_ssize_t u_at, u_back_at   # the weight as Winograd's way takes it, 0 if it does not
     cdef Py_ssize_t folded_at       # the weight with the scale, then scale and shift
+    cdef Py_ssize_t kept_at         # weight and scale that the memory at u_at was made from, or 0
 
     def __init__(
         self, Geometry geometry, Py_ssize_t F, Py_ssize_t tile, slices, bint goes_back,
@@ -69,6 +79,9 @@ cdef class Conv(Op):
         if winograd and can_winograd(&geometry, F):
             self.u_at = self.shared
             self.shared += weight_floats(&geometry, F)
+        if self.u_at and not goes_back:
+            self.kept_at = self.shared
+            self.shared += self.weights + F
         if goes_back and winograd and can_winograd(&back, geometry.C):
             self.u_back_at = self.shared
             self.shared += weight_floats(&geometry, F)
@@ -98,16 +111,21 @@ cdef class Conv(Op):
         cdef Py_ssize_t K = self.weights // self.F, C = self.geometry.C, k, f
         cdef const real* weight = p.parameters + self.weight_begin
         cdef const real* bias = p.parameters + self.bias_begin
-        cdef real* folded
-        cdef real* scale
-        cdef real* shift
+        cdef real* folded = p.shared + self.folded_at   # where there is a norm
+        cdef real* scale = folded + self.weights
+        cdef real* shift = scale + self.F
+        cdef bint new = self.kept_at == 0
         zero(p.shared, self.F)
         if self.norm is not None:
-            folded = p.shared + self.folded_at
-            scale, shift = folded + self.weights, folded + self.weights + self.F
             self.norm.affine(p, scale, shift)
             for f in range(self.F):
                 p.shared[f] = shift[f] + (scale[f] * bias[f] if self.bias_begin >= 0 else 0)
+            if self.kept_at:
+                new = keep(p.shared + self.kept_at + self.weights, scale, self.F)
+        # Passes that only go forward find the weights that the last one had, as a rule.
+        if self.kept_at and not keep(p.shared + self.kept_at, weight, self.weights) and not new:
+            return
+        if self.norm is not None:
             for k in range(K):
                 for f in range(self.F):
                     folded[k * self.F + f] = weight[k * self.F + f] * scale[f]
