@@ -13,6 +13,7 @@ import numpy as np
 
 from cyconv import checks, tuning
 
+_UINT8 = np.dtype(np.uint8)
 LINE = 16  # floats of a line of the cache
 NOWHERE = 0, 0, 0
 Place = tuple[int, int, int]  # where, floats before it, floats per image
@@ -210,11 +211,11 @@ class Memory:
 
     def take(self, x: np.ndarray) -> None:
         """Take the images of a pass, of shape (N, inputs)."""
-        if x.dtype == np.uint8 and self._converts:
+        if x.dtype == _UINT8 and self._converts:
             pixels, x = x, checks.allocate(x.shape, self._dtype, self._who, "images")
             self._kernels.elementwise.from_pixels(pixels.reshape(-1), x.reshape(-1), self.threads)
         self._x = x
-        self.batch.take(*((None, x) if x.dtype == np.uint8 else (x, None)))
+        self.batch.take(*((None, x) if x.dtype == _UINT8 else (x, None)))
 
     def take_labels(self, labels: np.ndarray, loss: Any, classes: int) -> float:
         """Take what the loss is computed from; return what its sum is multiplied by."""

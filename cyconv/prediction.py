@@ -116,11 +116,10 @@ class Predictor:
         self._program = program = network._passes.program(
             dtype, without_last=network.ends_with_softmax
         )
-        self._is_finite = program.kernels.elementwise.is_finite
         # Where the output is the input itself, it is in no memory that could be ready.
         does_nothing = program.storage[program.output] == 0
         self._taken = () if does_nothing else (dtype, np.dtype(np.uint8))
-        self._spare: dict[int, tuple[Memory, np.ndarray]] = {}
+        self._spare: dict[int, tuple[Memory, int, np.ndarray]] = {}
         self(np.zeros(self._shape, np.uint8))
 
     def __call__(self, x: ArrayLike) -> np.ndarray:
@@ -167,21 +166,23 @@ class Predictor:
                 return function(_outputs(network, x, "Predictor"))
         threads = kernel_threads()
         held = self._spare.pop(threads, None) or self._make(threads)
-        memory, logits = held
+        memory, begin, logits = held
         memory.take(x.reshape(self.batch, -1))
         if not memory.batch.is_finite():
             checks.finite(x, "Predictor")
         self._program.run(memory)
-        if not self._is_finite(logits, 1):
+        if not memory.batch.holds_finite(begin, logits.size):
             raise _diverged("Predictor")
-        result = function(logits.reshape(self.batch, *network.output_shape))
+        result = function(logits)
         self._spare = {threads: held}
         return result
 
-    def _make(self, threads: int) -> tuple[Memory, np.ndarray]:
-        """Return memory, and the logits that will be there, flat."""
+    def _make(self, threads: int) -> tuple[Memory, int, np.ndarray]:
+        """Return memory, where in it the logits will be, and these."""
         memory = self._program.memory(self.batch, threads)
-        return memory, memory.array(self._program.places.value(self._program.output)).reshape(-1)
+        place = self._program.places.value(self._program.output)
+        logits = memory.array(place).reshape(self.batch, *self.network.output_shape)
+        return memory, place[1] * self.batch, logits
 
     def __reduce__(self):
         """Copy or pickle the network; the memory is made anew."""

@@ -90,6 +90,10 @@ cdef class Batch:
             return True
         return not pointwise.not_finite(&self.x[0, 0], self.x.shape[0] * self.x.shape[1])
 
+    def holds_finite(self, Py_ssize_t begin, Py_ssize_t size):
+        """Tell whether so many floats of the memory hold neither NaN nor infinity."""
+        return not pointwise.not_finite(&self.memory[begin], size)
+
     def take_labels(
         self, const Py_ssize_t[::1] labels, double scale, double smoothing,
         const double[::1] class_weight,
