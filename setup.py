@@ -176,6 +176,7 @@ def extensions():
     built = cythonize(
         [*plain, Extension(VIEWS, [str(core / "views.c")])],
         shared_utility_qualified_name=VIEWS,
+        nthreads=os.cpu_count(),
         compiler_directives=DIRECTIVES,
         build_dir=str(BUILD_DIR),
         annotate=BUILD == "annotate",
@@ -205,4 +206,5 @@ def extensions():
     return built
 
 
-setup(ext_modules=extensions(), cmdclass={"build_ext": BuildExt})
+if __name__ == "__main__":  # cythonize's processes may import this file
+    setup(ext_modules=extensions(), cmdclass={"build_ext": BuildExt})

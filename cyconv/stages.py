@@ -143,7 +143,7 @@ class WholeBatch:
 
     def __init__(self, program: Any, step: Any) -> None:
         op, arenas = step.op, program.arenas
-        self._op, self._linear, self._who = op, program.kernels.linear, program.who
+        self._op, self._kernels, self._who = op, program.kernels.convolution, program.who
         self._elementwise = program.kernels.elementwise
         weight, *bias = op.segments
         self._weight, self._dweight = (
@@ -164,7 +164,7 @@ class WholeBatch:
         checks.blas_extent(images, self._who, "the batch", "batch")
 
     def forward(self, memory: Memory) -> None:
-        self._linear.forward(
+        self._kernels.linear_forward(
             memory.array(self._x),
             self._weight,
             self._bias,
@@ -176,7 +176,7 @@ class WholeBatch:
 
     def _tile(self, memory: Memory) -> int:
         """Return the width of the tiles of y: with few images the weights are read line by line."""
-        if memory.images < self._linear.FEW_IMAGES:
+        if memory.images < self._kernels.FEW_IMAGES:
             return whole_steps(self._op.F / memory.threads)
         return tile_width(self._op.F)
 
@@ -187,12 +187,12 @@ class WholeBatch:
         work = memory.kept(self, self._workspace)
         dx = None if self._dx is None else memory.array(self._dx)
         x = memory.array(self._x)
-        self._linear.backward(
+        self._kernels.linear_backward(
             dy, x, self._weight, dx, self._dweight, self._dbias, *work, memory.threads
         )
 
     def _workspace(self, memory: Memory) -> tuple[np.ndarray, np.ndarray, int, int]:
-        """Return working memory and tile sizes of linear.backward."""
+        """Return working memory and tile sizes of `linear_backward`."""
         N, (K, F), dtype = memory.images, self._weight.shape, self._weight.dtype
         tile, dx_images = tile_width(K), tuning.LINEAR_DX_IMAGES
         (dy_transposed,) = checks.aligned(1, N * F, dtype, "Linear", "working memory")

@@ -1,6 +1,7 @@
-"""Convolution, of which a linear layer is the case of a 1x1 image: an operation; and on arrays.
+"""Convolution, of which a linear layer is the case of a 1x1 image.
 
-Both are here so that the kernels are compiled once.
+An operation on blocks of images; functions on arrays; and the linear layer on whole batches. All
+are here so that the kernels are compiled once.
 """
 
 from cython.parallel cimport prange, threadid
@@ -11,10 +12,11 @@ from cyconv._core.blas cimport enter, leave
 from cyconv._core.columns cimport col2im_rows, im2col_rows, zero
 from cyconv._core.convolution cimport Convolution, adds_dx, conv_backward, conv_forward
 from cyconv._core.geometry cimport Geometry
+from cyconv._core.linear cimport Linear, forward_tile, input_tile, is_transposed, weight_tile
 from cyconv._core.op cimport BACKWARD, FORWARD, Op, Pass
 from cyconv._core.real cimport real
 from cyconv._core.team cimport team, team_for
-from cyconv._core.tuning cimport MAX_IMAGES_PER_PART, PARTS_PER_THREAD, SPLIT_PRODUCTS
+from cyconv._core.tuning cimport MAX_IMAGES_PER_PART, PARTS_PER_THREAD, SPLIT_PRODUCTS, TILE_ROWS
 from cyconv._core.winograd cimport (
     backwards,
     can_winograd,
@@ -22,6 +24,9 @@ from cyconv._core.winograd cimport (
     transform_weights,
     weight_floats,
 )
+
+# With fewer images a linear layer reads whole lines of the weight: each thread has one tile.
+FEW_IMAGES = TILE_ROWS
 
 
 cdef bint keep(real* kept, const real* values, Py_ssize_t count) noexcept nogil:
@@ -359,4 +364,74 @@ def conv2d_backward(
                             num_threads=threads):
             add_gradients(&conv, &accumulators[index, 0], &cols[threadid(), 0], x.shape[0], height,
                           index, accumulators.shape[0], phase)
+    leave(threads)
+
+
+def linear_forward(
+    const real[:, ::1] x,            # IN
+    const real[:, ::1] weight,       # IN
+    const real[::1] bias,            # IN
+    real[:, ::1] y,                  # OUT
+    double slope,
+    Py_ssize_t tile,
+    int threads,
+):
+    """y = leaky_relu(x · weight + bias); a slope of 1 leaves out the LeakyReLU.
+
+    Writes: every element of y.                  Aliasing: y must not overlap an input.
+    Parallel over: tiles of `tile` columns of y. Retains: nothing.
+    """
+    cdef Py_ssize_t t, F = weight.shape[1]
+    cdef Linear layer
+    layer.N, layer.K, layer.F, layer.slope = x.shape[0], x.shape[1], F, <real> slope
+    layer.x, layer.weight, layer.bias, layer.y = &x[0, 0], &weight[0, 0], &bias[0], &y[0, 0]
+    enter(threads)
+    for t in prange((F + tile - 1) // tile, nogil=True, schedule="dynamic", num_threads=threads):
+        forward_tile(&layer, t * tile, min(tile, F - t * tile))
+    leave(threads)
+
+
+def linear_backward(
+    const real[:, ::1] dy,           # IN
+    const real[:, ::1] x,            # IN
+    const real[:, ::1] weight,       # IN
+    real[:, ::1] dx,                 # OUT, or None
+    real[:, ::1] dweight,            # OUT
+    real[::1] dbias,                 # OUT
+    real[::1] dy_transposed,         # TMP: as large as dy
+    real[:, ::1] dx_transposed,      # TMP: dx_images * tile for each thread
+    Py_ssize_t tile,
+    Py_ssize_t dx_images,            # whose dx is computed at once
+    int threads,
+):
+    """dweight = xᵀ · dy, dbias = column sums of dy, dx = dy · weightᵀ.
+
+    Writes: every element of the outputs.        Aliasing: outputs must not overlap inputs.
+    Parallel over: tiles of `tile` rows of dweight and columns of dx.   Retains: nothing.
+    """
+    cdef Py_ssize_t N = x.shape[0], K = x.shape[1], F = weight.shape[1], t, k, n
+    cdef Py_ssize_t tiles = (K + tile - 1) // tile
+    cdef Linear layer
+    layer.N, layer.K, layer.F, layer.dx_images = N, K, F, dx_images
+    layer.x, layer.weight, layer.dy, layer.dweight = (
+        &x[0, 0], &weight[0, 0], &dy[0, 0], &dweight[0, 0])
+    layer.dy_transposed = &dy_transposed[0]
+    layer.dx = NULL if dx is None else &dx[0, 0]
+    enter(threads)
+    if layer.dx != NULL and is_transposed(N):
+        # dyᵀ of a few images at a time: a large row stride would map to few cache sets.
+        for t in prange((N + dx_images - 1) // dx_images, nogil=True, num_threads=threads):
+            n = t * dx_images
+            products.transpose(
+                &dy[n, 0], &dy_transposed[0] + n * F, min(dx_images, N - n), F,
+                min(dx_images, N - n))
+    for t in prange((1 if dx is None else 2) * tiles + 1, nogil=True, schedule="dynamic",
+                    num_threads=threads):
+        k = (t % tiles) * tile
+        if t < tiles:
+            weight_tile(&layer, k, min(tile, K - k))
+        elif t < 2 * tiles and layer.dx != NULL:
+            input_tile(&layer, &dx_transposed[threadid(), 0], k, min(tile, K - k))
+        else:
+            pointwise.column_sums(&dy[0, 0], &dbias[0], N, F, False)
     leave(threads)
