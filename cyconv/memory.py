@@ -198,8 +198,9 @@ class Memory:
         # Whole lines, and one more number, so that no kernel is given the end of an array.
         (self._memory,) = checks.aligned(1, size + 1, self._dtype, program.who, "working memory")
         self._shared = shared
-        # What an operation keeps there from pass to pass was made from parameters that are zero.
-        self.shared(0, program.shared).fill(0)
+        if not program.goes_back:
+            # What an operation keeps from pass to pass was made from parameters that are zero.
+            self.shared(0, program.shared).fill(0)
         most = max((cut.accumulators for cut in cuts), default=1)
         rows = most if program.sums else 1
         self.sums = np.empty((rows, max(1, program.sums)))

@@ -18,8 +18,8 @@ cdef class Op:
         Where its parameters are in the network's arena, in the order that an accumulator has
         their gradients in.
     shared, sums : int
-        Memory that is common to the blocks of a pass, and sums that each accumulator has. The
-        memory is zero before the first pass, and left as it is between passes.
+        Memory that is common to the blocks of a pass, and sums that each accumulator has. In a
+        program that only goes forward the memory is zero before the first pass, and left as it is.
     in_place : bool
         The gradient of its first input takes the place of that of its output.
     aliases : bool
