@@ -27,6 +27,7 @@ from cyconv._core.products cimport (
 )
 from cyconv._core.pointwise cimport bias_leaky_relu, column_sums
 from cyconv._core.real cimport real
+from cyconv._core.tuning cimport PACKED_PITCH, WINDOWS_PIXELS
 from cyconv._core.windows cimport Strip, can_read_windows, windows_forward
 from cyconv._core.winograd cimport (
     Winograd,
@@ -109,7 +110,7 @@ cdef inline void conv_forward(
     Parallel over: nothing.    Retains: nothing.
     """
     cdef const Geometry* g = conv.g
-    cdef Py_ssize_t F = conv.F, row = begin, stop, group
+    cdef Py_ssize_t F = conv.F, row = begin, stop, group, height = end - begin
     cdef Strip strip
     cdef Winograd winograd
     cdef Product p
@@ -123,8 +124,13 @@ cdef inline void conv_forward(
         winograd_forward(&winograd, begin, end)
         return
     if can_read_windows(g, F):
-        strip = Strip(conv.x, conv.weight, conv.bias, conv.y, g, F, F, begin, end, conv.slope)
-        windows_forward(&strip)
+        if F >= PACKED_PITCH:
+            height = max(1, WINDOWS_PIXELS // g.OW)
+        while row < end:
+            stop = min(row + height, end)
+            strip = Strip(conv.x, conv.weight, conv.bias, conv.y, g, F, F, row, stop, conv.slope)
+            windows_forward(&strip)
+            row = stop
         return
     while row < end:
         stop = min(row + conv.tile, end)

@@ -52,6 +52,9 @@ cdef enum:
     # second-level cache; and taps of a kernel line per pass, however many filters there are.
     MAX_PASS_WEIGHTS = 128 * 1024
     MIN_PASS_TAPS = 128
+    # Pixels at a time, if there are PACKED_PITCH filters or more: their image stays in the
+    # second-level cache while panel after panel meets it (bench/layers.py --set resnet50).
+    WINDOWS_PIXELS = 256
 
     # Winograd's way (bench/winograd.py): fewest channels or filters, shortest side of y, and their
     # least product. With 16 channels it is faster from 16x16 pixels on, with 32 from 8x8 on, with
