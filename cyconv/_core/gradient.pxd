@@ -82,17 +82,15 @@ cdef inline kernel windows_weight(
     const real* x, const real* dy, real* dw, real* memory, const Geometry* g, Py_ssize_t begin,
     Py_ssize_t end, Py_ssize_t F, bint accumulate,
 ) noexcept nogil:
-    """dw (+)= im2col(x)ᵀ · dy for the output rows begin <= (n, oh) < end, with which dy begins."""
+    """dw (+)= im2col(x)ᵀ · dy for the output rows begin <= (n, oh) < end, with which dy begins.
+
+    They are `gradient_rows` at most.
+    """
     cdef Lines lines
-    cdef Py_ssize_t row = begin, stop
-    while row < end:
-        stop = min(row + gradient_rows(g), end)
-        find_lines(&lines, x, memory, g, row, stop)
+    find_lines(&lines, x, memory, g, begin, end)
+    if blocked_filters(g, F) > 0:
         blocked_gradients(&lines, dy, dw, g, F, accumulate)
-        all_gradients(&lines, dy, dw, g, F, accumulate)
-        dy += (stop - row) * g.OW * F
-        accumulate = True
-        row = stop
+    all_gradients(&lines, dy, dw, g, F, accumulate)
     end_vectors()
 
 
@@ -155,7 +153,7 @@ cdef inline void blocked_gradients(
     cdef Operands m
     m.b, m.b_step, m.c_row, m.steps, m.accumulate = dy, F, F, steps, accumulate
     m.columns = blocked_filters(g, F)
-    for kh in range(g.KH if m.columns > 0 else 0):
+    for kh in range(g.KH):
         k = 0
         while k < run:
             m.rows, m.c = min(height, run - k), dw + (kh * run + k) * F

@@ -74,7 +74,7 @@ cdef enum:
     PACKED_PIXELS = 64
 
     # The gradient of a weight that reads windows (bench/layers.py --backward): pixels that go by a
-    # tile of dw, so that their lines and dy stay in the first-level cache, and taps of the tile.
+    # tile of dw, so that the panel of dy stays in the first-level cache, and taps of the tile.
     GRADIENT_PIXELS = 256
     GRADIENT_TAPS = 6
 
