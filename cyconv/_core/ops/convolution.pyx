@@ -25,8 +25,9 @@ from cyconv._core.winograd cimport (
     weight_floats,
 )
 
-# With fewer images a linear layer reads whole lines of the weight: each thread has one tile.
-FEW_IMAGES = TILE_ROWS
+# With fewer images a linear layer reads whole lines of the weight: each thread has one tile. Not
+# where BLAS has the product: the order of its sums depends on the width.
+FEW_IMAGES = TILE_ROWS if products.has_vectors() else 0
 
 
 cdef bint keep(real* kept, const real* values, Py_ssize_t count) noexcept nogil:
@@ -79,7 +80,9 @@ cdef class Conv(Op):
         self.inputs = geometry.H * geometry.W * geometry.pitch
         self.outputs = geometry.OH * geometry.OW * F
         self.joins = True
-        self.splits = geometry.OH > 1 and self.outputs * (self.weights // F) >= SPLIT_PRODUCTS
+        # The order of BLAS's sums depends on the rows of a product.
+        self.splits = (products.has_vectors() and geometry.OH > 1
+                       and self.outputs * (self.weights // F) >= SPLIT_PRODUCTS)
         self.shared = F
         if winograd and can_winograd(&geometry, F):
             self.u_at = self.shared
