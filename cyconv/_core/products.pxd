@@ -213,7 +213,7 @@ cdef inline void pack_block(
 cdef inline void times_block(real* block, Operands m) noexcept nogil:
     """c (+)= a · b for whole panels of b, with a in `block`."""
     cdef real[PANEL_FLOATS] rows
-    cdef Py_ssize_t width = ROW_VECTORS * VECTOR_LENGTH, depth = PANEL_FLOATS // width, begin
+    cdef Py_ssize_t width = ROW_VECTORS * VECTOR_LENGTH, depth = packed_depth(), begin
     cdef Operands part = m
     part.a_row, part.b, part.b_step = m.steps, rows, width
     while m.columns > 0:
@@ -256,7 +256,7 @@ cdef inline void panel(Operands m, Py_ssize_t vectors, Py_ssize_t floats) noexce
     cdef bint full = vectors == ROW_VECTORS and floats == VECTOR_LENGTH
     cdef bint packs = full and m.rows >= PACKED_ROWS and are_apart(m.b_step)
     if packs:
-        depth = PANEL_FLOATS // (ROW_VECTORS * VECTOR_LENGTH)
+        depth = packed_depth()
     while left > 0:
         m.steps = min(depth, left)
         if packs:
@@ -272,6 +272,11 @@ cdef inline void panel(Operands m, Py_ssize_t vectors, Py_ssize_t floats) noexce
 cdef inline bint are_apart(Py_ssize_t pitch) noexcept nogil:
     """Tell whether a full panel's rows, `pitch` apart, are worth a copy."""
     return pitch >= PACKED_PITCH and pitch > ROW_VECTORS * VECTOR_LENGTH
+
+
+cdef inline Py_ssize_t packed_depth() noexcept nogil:
+    """Return how many rows of a full panel are copied at a time."""
+    return PANEL_FLOATS // (4 * VECTOR_LENGTH)
 
 
 cdef inline void pack_rows(

@@ -30,12 +30,12 @@ cdef enum:
     DEPTH = 128
     # Its rows are copied next to each other where so many rows of the other matrix meet them, if
     # they are so many floats apart or more: they would share few sets of the cache, and few pages
-    # (bench/layers.py). The copy takes half of a first-level cache of 32 KiB.
+    # (bench/layers.py). The copy takes 32 KiB, or 16 where a row of a tile has two vectors.
     # Pixels that read windows are sorted once more for each copy, so it takes more of them.
     PACKED_ROWS = 24
     PACKED_STRIP = 128
     PACKED_PITCH = 64
-    PANEL_FLOATS = 4096
+    PANEL_FLOATS = 8192
     # Where the elements of the other matrix's row are as far apart, blocks of it are copied too, in
     # the order in which tiles read them: less than half a second-level cache of 256 KiB
     # (bench/layers.py --backward).

@@ -10,7 +10,7 @@ from cyconv._core.axis cimport Axis, Range, axis_across, axis_down, same, taps_a
 from cyconv._core.geometry cimport Geometry, has_runs
 from cyconv._core.kernel cimport kernel
 from cyconv._core.packed cimport is_packed
-from cyconv._core.products cimport add_products, are_apart, has_vectors, pack_rows
+from cyconv._core.products cimport add_products, are_apart, has_vectors, pack_rows, packed_depth
 from cyconv._core.real cimport real
 from cyconv._core.tuning cimport (
     FOUR_ROWS,
@@ -126,7 +126,7 @@ cdef inline void packed_filters(
     cdef real[PANEL_FLOATS] rows
     cdef Strip packed = strip[0]
     cdef Py_ssize_t run = strip.g.KW * strip.g.C, kh, k, first
-    cdef Py_ssize_t depth = PANEL_FLOATS // (ROW_VECTORS * VECTOR_LENGTH)
+    cdef Py_ssize_t depth = packed_depth()
     packed.w_pitch = ROW_VECTORS * VECTOR_LENGTH
     for kh in range(taps.kh_begin, taps.kh_end):
         k = taps.k_begin
