@@ -175,10 +175,11 @@ class WholeBatch:
         )
 
     def _tile(self, memory: Memory) -> int:
-        """Return the width of the tiles of y: with few images the weights are read line by line."""
-        if memory.images < self._kernels.FEW_IMAGES:
-            return whole_steps(self._op.F / memory.threads)
-        return tile_width(self._op.F)
+        """Return the width of the tiles of y: threads read long lines of the weights."""
+        if not self._kernels.ANY_WIDTH:
+            return tile_width(self._op.F)
+        tiles = 1 if memory.images < self._kernels.FEW_IMAGES else 2
+        return whole_steps(self._op.F / (tiles * memory.threads))
 
     def backward(self, memory: Memory) -> None:
         dy = memory.array(self._dy)

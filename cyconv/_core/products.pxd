@@ -132,25 +132,46 @@ cdef inline void dy_times_transposed(
 
 
 cdef inline kernel multiply(const Operands* operands) noexcept nogil:
-    """c (+)= a · b, each sum in the order of s.
-
-    Panel after panel of columns; but with a few rows, of which no tile fills the registers, b is
-    read as it lies in memory, a few of its rows at once.
-    """
-    cdef Py_ssize_t begin = 0, steps = operands.steps
-    cdef Py_ssize_t depth = steps if operands.rows >= TILE_ROWS else STREAM_DEPTH
+    """c (+)= a · b, each sum in the order of s."""
     cdef Operands m = operands[0]
-    if lies_across(&m):
+    if 0 < m.steps < TILE_ROWS <= m.rows:
+        all_rows(m)
+    elif lies_across(&m):
         all_blocks(m)
-        return
-    while begin < steps or begin == 0:
-        m = operands[0]
-        m.a += begin * m.a_step
-        m.b += begin * m.b_step
-        m.steps = min(depth, steps - begin)
-        m.accumulate |= begin > 0
+    else:
+        all_steps(m)
+
+
+cdef inline void all_steps(Operands m) noexcept nogil:
+    """Some steps at a time: of a few rows, of which no tile fills the registers, fewer at a time.
+
+    Then b is read as it lies in memory, a few of its rows at once.
+    """
+    cdef Py_ssize_t left = m.steps, depth = DEPTH
+    if m.rows < TILE_ROWS:
+        depth = STREAM_DEPTH
+    elif packs(&m):
+        depth = packed_depth()
+    while True:
+        m.steps = min(depth, left)
         all_panels(m)
-        begin += depth
+        left -= depth
+        if left <= 0:
+            return
+        m.a += depth * m.a_step
+        m.b += depth * m.b_step
+        m.accumulate = True
+
+
+cdef inline void all_rows(Operands m) noexcept nogil:
+    """With a few steps: a tile's rows at a time, so that c is written as it lies in memory."""
+    cdef Operands part = m
+    cdef Py_ssize_t r = 0
+    while r < m.rows:
+        part.rows = min(<Py_ssize_t> TILE_ROWS, m.rows - r)
+        part.a, part.c = m.a + r * m.a_row, m.c + r * m.c_row
+        all_panels(part)
+        r += TILE_ROWS
 
 
 cdef inline bint lies_across(const Operands* m) noexcept nogil:
@@ -181,7 +202,7 @@ cdef inline void all_blocks(Operands m) noexcept nogil:
     m.b += whole
     m.c += whole
     m.columns -= whole
-    all_panels(m)
+    all_steps(m)
 
 
 cdef inline Py_ssize_t block_rows(Py_ssize_t steps) noexcept nogil:
@@ -251,22 +272,16 @@ cdef inline void all_panels(Operands m) noexcept nogil:
 
 
 cdef inline void panel(Operands m, Py_ssize_t vectors, Py_ssize_t floats) noexcept nogil:
-    """`vectors` vectors of each row of c, some steps of the sums at a time."""
-    cdef Py_ssize_t left = m.steps, depth = DEPTH
-    cdef bint full = vectors == ROW_VECTORS and floats == VECTOR_LENGTH
-    cdef bint packs = full and m.rows >= PACKED_ROWS and are_apart(m.b_step)
-    if packs:
-        depth = packed_depth()
-    while left > 0:
-        m.steps = min(depth, left)
-        if packs:
-            packed_panel(m)
-        else:
-            panel_rows(m, vectors, floats, False)
-        m.a += depth * m.a_step
-        m.b += depth * m.b_step
-        m.accumulate = True
-        left -= depth
+    """`vectors` vectors of each row of c."""
+    if vectors == ROW_VECTORS and floats == VECTOR_LENGTH and packs(&m):
+        packed_panel(m)
+    else:
+        panel_rows(m, vectors, floats, False)
+
+
+cdef inline bint packs(const Operands* m) noexcept nogil:
+    """Tell whether the rows of full panels are copied next to each other."""
+    return m.rows >= PACKED_ROWS and are_apart(m.b_step)
 
 
 cdef inline bint are_apart(Py_ssize_t pitch) noexcept nogil:

@@ -25,9 +25,11 @@ from cyconv._core.winograd cimport (
     weight_floats,
 )
 
-# With fewer images a linear layer reads whole lines of the weight: each thread has one tile. Not
-# where BLAS has the product: the order of its sums depends on the width.
-FEW_IMAGES = TILE_ROWS if products.has_vectors() else 0
+# Whether the tiles of a linear layer's y may have any width. Not where BLAS has the product: the
+# order of its sums depends on it.
+ANY_WIDTH = products.has_vectors()
+# With fewer images than these each thread has one tile: the weights are read once, in long lines.
+FEW_IMAGES = TILE_ROWS
 
 
 cdef bint keep(real* kept, const real* values, Py_ssize_t count) noexcept nogil:
