@@ -499,7 +499,9 @@ def compare(cases, options, sides, beside=()):
     if not there:
         sys.exit("\n".join(left_out))
     peers = {side: Worker(side, options.threads) for side in there}
-    about = "; ".join(worker.call("about") for worker in (cyconv, *peers.values()))
+    # cyconv's last: it measures limits, and an import beside it would take part of the processor.
+    theirs = [worker.call("about") for worker in peers.values()]
+    about = "; ".join((cyconv.call("about"), *theirs))
     print("\n".join([about, *left_out]))
     judges = [side for side in there if side in sides] or there
     names = " or ".join(side.name for side in judges)
