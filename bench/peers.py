@@ -215,9 +215,9 @@ class Cyconv(Side):
         return losses
 
     def predict(self, images, preset):
-        """Predict the labels of one batch."""
+        """Predict the labels of one batch, with memory that is ready, as the runtimes have it."""
         net = self._preset(preset)
-        self.task = partial(net.predict, batch(images, net.input_shape)[0])
+        self.task = partial(net.predictor(images), batch(images, net.input_shape)[0])
         return self.task()
 
     def conv(self, images, image, filters, window, backward, absolute=False):

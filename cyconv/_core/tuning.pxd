@@ -99,9 +99,9 @@ cdef enum:
     PARTS_PER_THREAD = 4
     MAX_IMAGES_PER_PART = 16
 
-    # Multiply-adds of an operation on one image that threads share, where there are fewer blocks of
-    # images than threads: some 4 us, twice what it costs to start them (bench/predict.py).
-    SPLIT_PRODUCTS = 128 * 1024
+    # Multiply-adds of vectors in an operation on one image that threads share, where there are fewer
+    # blocks of images than threads: with fewer, starting them costs more (bench/predict.py).
+    SPLIT_PRODUCTS = 32 * 1024
 
     # Elements that a thread takes at once: 64 KiB in float32, so that starting threads costs less
     # than they save (bench/scaling.py).

@@ -17,6 +17,7 @@ from cyconv._core.op cimport BACKWARD, FORWARD, Op, Pass
 from cyconv._core.real cimport real
 from cyconv._core.team cimport team, team_for
 from cyconv._core.tuning cimport MAX_IMAGES_PER_PART, PARTS_PER_THREAD, SPLIT_PRODUCTS, TILE_ROWS
+from cyconv._core.vectors cimport VECTOR_LENGTH
 from cyconv._core.winograd cimport (
     backwards,
     can_winograd,
@@ -84,7 +85,7 @@ cdef class Conv(Op):
         self.joins = True
         # The order of BLAS's sums depends on the rows of a product.
         self.splits = (products.has_vectors() and geometry.OH > 1
-                       and self.outputs * (self.weights // F) >= SPLIT_PRODUCTS)
+                       and self.outputs * (self.weights // F) >= SPLIT_PRODUCTS * VECTOR_LENGTH)
         self.shared = F
         if winograd and can_winograd(&geometry, F):
             self.u_at = self.shared
