@@ -4,7 +4,7 @@ Where columns are made the rows are cut into tiles whose columns fit the cache. 
 fixed by shapes, or without effect on a sum, so the result never depends on the number of threads.
 """
 
-from cyconv._core.columns cimport col2im_rows, im2col_rows
+from cyconv._core.columns cimport col2im_rows, im2col_rows, zero
 from cyconv._core.depthwise cimport (
     depthwise_forward,
     depthwise_input,
@@ -72,7 +72,7 @@ cdef inline bint makes_columns(const Geometry* g, Py_ssize_t F) noexcept nogil:
 
 
 cdef inline bint adds_dx(const Convolution* conv) noexcept nogil:
-    """Tell whether `conv_backward` adds to dx, which must hold numbers already."""
+    """Tell whether `conv_backward` adds a part of an image to dx, which must hold numbers."""
     return conv.dx != NULL and conv.u_back == NULL and not is_identity(conv.g)
 
 
@@ -150,15 +150,19 @@ cdef inline void conv_forward(
 cdef inline void conv_backward(
     const Convolution* conv, Py_ssize_t begin, Py_ssize_t end,
 ) noexcept nogil:
-    """dweight (+)= colsᵀ · dy, dbias (+)= column sums of dy, dx += col2im(dy · weightᵀ).
+    """dweight (+)= colsᵀ · dy, dbias (+)= column sums of dy, dx (+)= col2im(dy · weightᵀ).
 
-    For the output rows begin <= (n, oh) < end. Where dx is not added to (`adds_dx`), it is written.
+    For the output rows begin <= (n, oh) < end. dx of whole images is written, to that of a part of
+    one is added (`adds_dx`).
     Writes: dweight, dbias, dx, cols.   Aliasing: none allowed.
     Parallel over: nothing.             Retains: nothing.
     """
     cdef const Geometry* g = conv.g
     cdef Py_ssize_t F = conv.F, row = begin, stop, height = gradient_rows(g)
     cdef bint accumulate = conv.accumulate
+    if adds_dx(conv) and begin % g.OH == 0 and end % g.OH == 0:
+        zero(conv.dx + begin // g.OH * g.H * g.W * g.pitch,
+             (end - begin) // g.OH * g.H * g.W * g.pitch)
     if is_depthwise(g, F):
         column_sums(conv.dy + begin * g.OW * F, conv.dbias, (end - begin) * g.OW, F, accumulate)
         depthwise_weight(conv.x, conv.dy, conv.dweight, g, begin, end, accumulate)

@@ -174,8 +174,6 @@ cdef class Conv(Op):
         conv.dweight, conv.accumulate = p.accumulator, p.accumulate
         conv.dbias = p.accumulator + self.weights if self.bias_begin >= 0 else p.scratch
         conv.g, conv.F, conv.tile = &self.geometry, self.F, self.tile
-        if adds_dx(&conv):
-            zero(p.dx, p.images * self.inputs)
         conv_backward(&conv, 0, p.images * self.geometry.OH)
 
 
@@ -316,15 +314,13 @@ cdef void add_gradients(
     cdef const Geometry* g = conv.g
     cdef Py_ssize_t strips = (g.OH + height - 1) // height, whole = max(height, g.OH)
     cdef Py_ssize_t rows = images * g.OH, weights = g.KH * g.KW * g.C * conv.F
-    cdef Py_ssize_t image = g.H * g.W * g.pitch, begin, end, part = index
+    cdef Py_ssize_t begin, end, part = index
     conv.dweight, conv.dbias, conv.cols = accumulator, accumulator + weights, cols
     if phase == 0:
         zero(accumulator, weights + conv.F)
     while part // strips * whole < rows:
         begin = part // strips * whole + part % strips * height
         end = min(min(begin + height, (part // strips + 1) * whole), rows)
-        if strips == 1 and adds_dx(&conv):
-            zero(conv.dx + begin // g.OH * image, (end - begin) // g.OH * image)
         if strips == 1 or part % strips % 2 == phase:
             conv_backward(&conv, begin, end)
         part += accumulators
