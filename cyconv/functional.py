@@ -231,7 +231,8 @@ def conv2d_backward(
     if need_dx and winograd:
         u_back = transformed(weight, geometry, True, threads, "conv2d_backward")
     if need_dx and u_back is None and conv.needs_transposed(geometry._asdict()):
-        transposed = np.ascontiguousarray(weight.reshape(-1, F).T)
+        transposed = np.empty((F, weight.size // F), x.dtype)
+        conv.transpose(weight.reshape(-1, F), transposed, threads)
     conv.conv2d_backward(
         dy,
         x,

@@ -9,7 +9,8 @@ from cyconv._core.gemm cimport gemm
 from cyconv._core.pointwise cimport bias_leaky_relu
 from cyconv._core.products cimport Operands, fills_vectors, has_vectors, multiply, transpose
 from cyconv._core.real cimport real
-from cyconv._core.vectors cimport VECTOR_LENGTH
+from cyconv._core.tuning cimport LINE_FLOATS
+from cyconv._core.vectors cimport VECTOR_LENGTH, load, repeat, store, vector
 
 
 cdef struct Linear:
@@ -63,7 +64,7 @@ cdef inline void input_tile(
     const Linear* layer, real* dx_transposed, Py_ssize_t k, Py_ssize_t width,
 ) noexcept nogil:
     """`width` columns of dx from column k on."""
-    cdef Py_ssize_t n = 0, N = layer.N, K = layer.K, F = layer.F, images
+    cdef Py_ssize_t n = 0, N = layer.N, K = layer.K, F = layer.F, images, row
     cdef const real* weight = layer.weight + k * F
     cdef Operands operands
     # forward: y = x @ weight, so dx = dy @ weight.T
@@ -77,5 +78,37 @@ cdef inline void input_tile(
             multiply(&operands)
             transpose(dx_transposed, layer.dx + n * K + k, width, images, K)
             n += images
+    elif has_vectors() and N <= 2:
+        # BLAS copies the weights first.
+        for row in range(width):
+            for n in range(N):
+                layer.dx[n * K + k + row] = dot(weight + row * F, layer.dy + n * F, F)
     else:
         gemm(False, True, N, width, F, layer.dy, F, weight, F, 0, layer.dx + k, K)
+
+
+cdef inline real dot(const real* a, const real* b, Py_ssize_t n) noexcept nogil:
+    """Return the sum of a[i] * b[i]; four sums at once hide the latency of an addition."""
+    cdef Py_ssize_t left = n, j
+    cdef real[LINE_FLOATS] lanes   # the longest vector fills a line
+    cdef real total = 0
+    cdef vector[4] sums
+    for j in range(4):
+        sums[j] = repeat(0)
+    while left >= 4 * VECTOR_LENGTH:
+        for j in range(4):
+            sums[j] = sums[j] + (load(a + j * VECTOR_LENGTH, VECTOR_LENGTH)
+                                 * load(b + j * VECTOR_LENGTH, VECTOR_LENGTH))
+        a += 4 * VECTOR_LENGTH
+        b += 4 * VECTOR_LENGTH
+        left -= 4 * VECTOR_LENGTH
+    while left > 0:
+        j = min(left, VECTOR_LENGTH)
+        sums[0] = sums[0] + load(a, j) * load(b, j)
+        a += VECTOR_LENGTH
+        b += VECTOR_LENGTH
+        left -= VECTOR_LENGTH
+    store(lanes, (sums[0] + sums[1]) + (sums[2] + sums[3]), VECTOR_LENGTH)
+    for j in range(VECTOR_LENGTH):
+        total += lanes[j]
+    return total

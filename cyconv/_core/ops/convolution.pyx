@@ -16,7 +16,13 @@ from cyconv._core.linear cimport Linear, forward_tile, input_tile, is_transposed
 from cyconv._core.op cimport BACKWARD, FORWARD, Op, Pass
 from cyconv._core.real cimport real
 from cyconv._core.team cimport team, team_for
-from cyconv._core.tuning cimport MAX_IMAGES_PER_PART, PARTS_PER_THREAD, SPLIT_PRODUCTS, TILE_ROWS
+from cyconv._core.tuning cimport (
+    CHUNK,
+    MAX_IMAGES_PER_PART,
+    PARTS_PER_THREAD,
+    SPLIT_PRODUCTS,
+    TILE_ROWS,
+)
 from cyconv._core.vectors cimport VECTOR_LENGTH
 from cyconv._core.winograd cimport (
     backwards,
@@ -255,6 +261,24 @@ def transform(
         transform_weights(&weight[0, 0, 0, 0], &u[0], C, F, back, panel)
 
 
+def transpose(
+    const real[:, ::1] matrix,       # IN
+    real[:, ::1] transposed,         # OUT
+    int threads,
+):
+    """transposed = matrixᵀ.
+
+    Writes: every element of transposed.   Aliasing: none allowed.
+    Parallel over: rows of the matrix.     Retains: nothing.
+    """
+    cdef Py_ssize_t t, rows = matrix.shape[0], columns = matrix.shape[1]
+    cdef Py_ssize_t some = max(1, CHUNK // columns)
+    threads = team_for(rows * columns, threads)
+    for t in prange((rows + some - 1) // some, nogil=True, num_threads=threads):
+        products.transpose(&matrix[t * some, 0], &transposed[0, t * some],
+                           min(some, rows - t * some), columns, rows)
+
+
 def conv2d(
     const real[:, :, :, ::1] x,        # IN
     const real[:, :, :, ::1] weight,   # IN
@@ -307,8 +331,8 @@ cdef void add_gradients(
 ) noexcept nogil:
     """The gradients of the parts index, index + accumulators, ... of the batch, in this order.
 
-    If an image is cut into strips, phase 0 does the even ones and phase 1 the odd ones, because
-    adjacent strips update the same rows of dx.
+    Those of the first part are written, the others added. If an image is cut into strips, phase 0
+    does the even ones and phase 1 the odd ones, because adjacent strips update the same rows of dx.
     """
     cdef Convolution conv = shared[0]
     cdef const Geometry* g = conv.g
@@ -316,13 +340,15 @@ cdef void add_gradients(
     cdef Py_ssize_t rows = images * g.OH, weights = g.KH * g.KW * g.C * conv.F
     cdef Py_ssize_t begin, end, part = index
     conv.dweight, conv.dbias, conv.cols = accumulator, accumulator + weights, cols
-    if phase == 0:
+    conv.accumulate = strips > 1
+    if strips > 1 and phase == 0:
         zero(accumulator, weights + conv.F)
     while part // strips * whole < rows:
         begin = part // strips * whole + part % strips * height
         end = min(min(begin + height, (part // strips + 1) * whole), rows)
         if strips == 1 or part % strips % 2 == phase:
             conv_backward(&conv, begin, end)
+            conv.accumulate = True
         part += accumulators
 
 
@@ -350,7 +376,7 @@ def conv2d_backward(
     cdef Py_ssize_t index, phase, line, lines = 0 if dx is None else dx.shape[0] * dx.shape[1]
     cdef Convolution conv
     conv.dy, conv.x, conv.weight = &dy[0, 0, 0, 0], &x[0, 0, 0, 0], &weight[0, 0, 0, 0]
-    conv.transposed, conv.u_back, conv.accumulate = NULL, NULL, True
+    conv.transposed, conv.u_back = NULL, NULL
     if transposed is not None:
         conv.transposed = &transposed[0, 0]
     if u_back is not None:
