@@ -185,6 +185,9 @@ LARGE = [
     Case((2, 4, 5, 520), 64, (3, 3), 1, 1, ((1, 1), (1, 1)), (4, 5)),
     Case((2, 4, 5, 300), 160, (3, 3), 1, 1, ((1, 1), (1, 1)), (4, 5)),
     Case((1, 3, 3, 100), 2048, (2, 3), 1, 1, ((1, 1), (1, 1)), (4, 3)),
+    # Few filters, of which four, two and one are computed together, and pixels that are left over.
+    Case((3, 9, 21, 40), 7, (5, 3), 1, (2, 1), ((2, 2), (1, 1)), (9, 21)),
+    Case((5, 13, 18, 24), 3, (7, 4), 2, 3, ((3, 3), (3, 3)), (7, 11)),
     # The gradient of the weight in several blocks of pixels and of taps, with filters left over.
     Case((2, 16, 150, 100), 130, (1, 1), 1, 0, ((0, 0), (0, 0)), (16, 150)),
     Case((2, 16, 17, 70), 130, (3, 3), 1, 1, ((1, 1), (1, 1)), (16, 17)),

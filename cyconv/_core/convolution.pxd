@@ -11,6 +11,7 @@ from cyconv._core.depthwise cimport (
     depthwise_weight,
     is_depthwise,
 )
+from cyconv._core.dots cimport dots_forward, has_few_filters
 from cyconv._core.geometry cimport Geometry, is_identity
 from cyconv._core.gradient cimport (
     gradient_reads_windows,
@@ -68,7 +69,8 @@ cdef inline Product product(const Geometry* g, Py_ssize_t F, Py_ssize_t rows) no
 
 cdef inline bint makes_columns(const Geometry* g, Py_ssize_t F) noexcept nogil:
     """Tell whether `conv_forward` multiplies columns, if only the image that is its own."""
-    return not (is_depthwise(g, F) or can_read_windows(g, F) or reads_image(g, F))
+    return not (is_depthwise(g, F) or has_few_filters(g, F) or can_read_windows(g, F)
+                or reads_image(g, F))
 
 
 cdef inline bint adds_dx(const Convolution* conv) noexcept nogil:
@@ -82,6 +84,8 @@ cdef inline Py_ssize_t working_floats(
     """Return how many floats of working memory a thread needs, with columns of `tile` rows."""
     cdef Py_ssize_t floats = tile * g.OW * g.KH * g.KW * g.C
     cdef Geometry back = backwards(g, F)
+    if has_few_filters(g, F):
+        floats = max(floats, g.KH * g.KW * g.C * F)
     if gradient_reads_windows(g, F):
         floats = max(floats, gradient_scratch(g, images * g.OH))
     if can_winograd(g, F):
@@ -122,6 +126,10 @@ cdef inline void conv_forward(
     if conv.u != NULL:
         winograd = Winograd(conv.x, conv.u, conv.bias, conv.y, conv.cols, g, F, conv.slope)
         winograd_forward(&winograd, begin, end)
+        return
+    if has_few_filters(g, F):
+        dots_forward(
+            conv.x, conv.weight, conv.bias, conv.y, conv.cols, g, F, conv.slope, begin, end)
         return
     if can_read_windows(g, F):
         if F >= PACKED_PITCH:

@@ -73,6 +73,13 @@ cdef enum:
     # Pixels whose windows stay in the first-level cache while all vectors of dw go over them.
     PACKED_PIXELS = 64
 
+    # Convolution by dot products, of so many filters at most: filters, and pixels at most, at once;
+    # and the operations that it takes to add up a vector (bench/layers.py --set random).
+    MAX_DOT_FILTERS = 8
+    DOT_FILTERS = 4
+    DOT_PIXELS = 8
+    DOT_SUM = 8
+
     # The gradient of a weight that reads windows (bench/layers.py --backward): pixels that go by a
     # tile of dw, so that the panel of dy stays in the first-level cache, and taps of the tile.
     GRADIENT_PIXELS = 256
@@ -99,8 +106,8 @@ cdef enum:
     PARTS_PER_THREAD = 4
     MAX_IMAGES_PER_PART = 16
 
-    # Multiply-adds of vectors in an operation on one image that threads share, where there are fewer
-    # blocks of images than threads: with fewer, starting them costs more (bench/predict.py).
+    # Multiply-adds of vectors in an operation on one image that threads share, where blocks of
+    # images are fewer than threads: with less, starting them costs more (bench/predict.py).
     SPLIT_PRODUCTS = 32 * 1024
 
     # Elements that a thread takes at once: 64 KiB in float32, so that starting threads costs less

@@ -163,6 +163,35 @@ cdef extern from *:
     }
     #endif
 
+    /* y[i] = the sum of the elements of the i-th vector. */
+    static inline void cyconv_add_lanes(
+        cyconv_vector a, cyconv_vector b, cyconv_vector c, cyconv_vector d, cyconv_real *y)
+    {
+    #if CYCONV_VECTOR_LENGTH == 16
+    #define CYCONV_HALVES(v) \\
+        _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1))
+    #else
+    #define CYCONV_HALVES(v) (v)
+    #endif
+    #if CYCONV_VECTOR_LENGTH > 4
+        __m256 sums = _mm256_hadd_ps(_mm256_hadd_ps(CYCONV_HALVES(a), CYCONV_HALVES(b)),
+                                     _mm256_hadd_ps(CYCONV_HALVES(c), CYCONV_HALVES(d)));
+        _mm_storeu_ps(y, _mm_add_ps(_mm256_castps256_ps128(sums),
+                                    _mm256_extractf128_ps(sums, 1)));
+    #elif CYCONV_VECTOR_LENGTH > 1
+        for (int i = 0; i < 4; i++)
+            y[i] = 0;
+        for (int k = 0; k < CYCONV_VECTOR_LENGTH; k++) {
+            y[0] += a[k];
+            y[1] += b[k];
+            y[2] += c[k];
+            y[3] += d[k];
+        }
+    #else
+        y[0] = a, y[1] = b, y[2] = c, y[3] = d;
+    #endif
+    }
+
     /* The vectors of packed.pxd, which hold several taps. */
     #if CYCONV_VECTOR_LENGTH > 4
     /* The T floats of a, VECTOR_LENGTH/T times. */
@@ -253,6 +282,8 @@ cdef extern from *:
     vector larger "cyconv_larger"(vector a, vector b) noexcept nogil
     vector keep_largest "cyconv_keep_largest"(vector x, vector y, vector v) noexcept nogil
     vector drop_largest "cyconv_drop_largest"(vector x, vector y, vector v) noexcept nogil
+    void add_lanes "cyconv_add_lanes"(
+        vector a, vector b, vector c, vector d, real* y) noexcept nogil
     vector repeat_taps "cyconv_repeat_taps"(const real* a, Py_ssize_t T) noexcept nogil
     vector transpose_vector "cyconv_transpose_vector"(vector v, Py_ssize_t F) noexcept nogil
     vector duplicate_each "cyconv_duplicate_each"(const real* d, Py_ssize_t F) noexcept nogil
