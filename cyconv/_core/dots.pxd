@@ -12,7 +12,7 @@ from cyconv._core.packed cimport reads_image
 from cyconv._core.pointwise cimport leaky
 from cyconv._core.products cimport has_vectors, transpose
 from cyconv._core.real cimport real
-from cyconv._core.tuning cimport DOT_FILTERS, DOT_PIXELS, DOT_SUM, MAX_DOT_FILTERS
+from cyconv._core.tuning cimport DOT_FILTERS, DOT_LINE, DOT_PIXELS, DOT_SUM, MAX_DOT_FILTERS
 from cyconv._core.vectors cimport (
     ROW_VECTORS,
     VECTOR_LENGTH,
@@ -41,9 +41,9 @@ cdef struct Window:
 cdef inline bint has_few_filters(const Geometry* g, Py_ssize_t F) noexcept nogil:
     """Tell whether dot products take fewer operations than vectors of filters."""
     cdef Py_ssize_t K = g.KH * g.KW * g.C
-    cdef Py_ssize_t vectors = g.KH * ((g.KW * g.C + VECTOR_LENGTH - 1) // VECTOR_LENGTH)
+    cdef Py_ssize_t line = (g.KW * g.C + VECTOR_LENGTH - 1) // VECTOR_LENGTH + DOT_LINE
     return (has_vectors() and F <= MAX_DOT_FILTERS and has_runs(g) and not reads_image(g, F)
-            and 4 * (vectors + DOT_SUM) * F <= 3 * K)
+            and 4 * (g.KH * line + DOT_SUM) * F <= 3 * K)
 
 
 cdef inline kernel dots_forward(

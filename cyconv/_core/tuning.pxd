@@ -74,11 +74,12 @@ cdef enum:
     PACKED_PIXELS = 64
 
     # Convolution by dot products, of so many filters at most: filters, and pixels at most, at once;
-    # and the operations that it takes to add up a vector (bench/layers.py --set random).
+    # and what a line of the kernel and a sum cost, in vectors (bench/layers.py --set random).
     MAX_DOT_FILTERS = 8
     DOT_FILTERS = 4
     DOT_PIXELS = 8
-    DOT_SUM = 8
+    DOT_LINE = 2
+    DOT_SUM = 22
 
     # The gradient of a weight that reads windows (bench/layers.py --backward): pixels that go by a
     # tile of dw, so that the panel of dy stays in the first-level cache, and taps of the tile.
