@@ -290,7 +290,7 @@ cdef inline bint are_apart(Py_ssize_t pitch) noexcept nogil:
 
 
 cdef inline Py_ssize_t packed_depth() noexcept nogil:
-    """Return how many rows of a full panel are copied at a time."""
+    """Return how many rows of a full panel are copied at a time: PANEL_FLOATS of four vectors."""
     return PANEL_FLOATS // (4 * VECTOR_LENGTH)
 
 

@@ -22,6 +22,7 @@ from cyconv._core.tuning cimport (
     PARTS_PER_THREAD,
     SPLIT_PRODUCTS,
     TILE_ROWS,
+    WINDOWS_PIXELS,
 )
 from cyconv._core.vectors cimport VECTOR_LENGTH
 from cyconv._core.winograd cimport (
@@ -296,10 +297,14 @@ def conv2d(
     Parallel over: parts of output rows (n, oh).    Retains: nothing.
     """
     cdef Py_ssize_t t, rows = x.shape[0] * geometry.OH
-    # Tiles and the order of a pixel's sum are the same whatever the part, and so are the bits.
+    # Small images share parts, where few pixels of one have the same taps. Tiles and the order of a
+    # pixel's sum are the same whatever the part, and so are the bits.
+    cdef Py_ssize_t parts = PARTS_PER_THREAD if geometry.OH * geometry.OW >= WINDOWS_PIXELS else 1
     cdef Py_ssize_t part = min(
-        MAX_IMAGES_PER_PART * geometry.OH, rows // (PARTS_PER_THREAD * threads)) // tile * tile
+        MAX_IMAGES_PER_PART * geometry.OH, (rows + parts * threads - 1) // (parts * threads))
     cdef Convolution conv
+    if convolution.makes_columns(&geometry, weight.shape[3]):
+        part -= part % tile
     part = max(part, tile)
     if u is not None:
         part += part % 2   # Winograd's tiles have two rows
