@@ -130,7 +130,9 @@ def cross_entropy(logits: ArrayLike, labels: ArrayLike) -> tuple[float, np.ndarr
 
     ``loss = mean over n of log(sum_j exp(logits[n, j])) - logits[n, labels[n]]``, shifted by the
     row's maximum and computed in double; ``dlogits = (softmax(logits) - onehot(labels)) / N`` (the
-    course's slide "Changes from Ex06"). `CrossEntropy` also smooths labels and weights classes.
+    course's slide "Changes from Ex06"), 0 where it is below 2**-102, or 2**-998 in double: what is
+    close to subnormal would slow the way back. `CrossEntropy` also smooths labels and weights
+    classes.
 
     Parameters
     ----------

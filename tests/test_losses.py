@@ -68,6 +68,15 @@ def test_random_logits_against_the_definition(dtype, threads):
     np.testing.assert_allclose(gradient, expected, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.parametrize(("dtype", "power"), [(np.float32, -102), (np.float64, -998)])
+def test_a_gradient_close_to_subnormal_is_zero(dtype, power):
+    exponents = np.array([power + 1, power - 1, power - 20])
+    logits = np.array([[0.0, *exponents * math.log(2)]], dtype)
+    _, dlogits = cross_entropy(logits, [0])
+    np.testing.assert_allclose(dlogits[0, 1], 2.0 ** (power + 1), rtol=1e-4)
+    np.testing.assert_array_equal(dlogits[0, 2:], 0)
+
+
 def test_the_gradient_is_the_difference_of_the_loss():
     rng = np.random.default_rng(0)
     logits, labels = rng.normal(size=(4, 5)), np.array([0, 4, 2, 2])
