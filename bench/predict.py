@@ -1,9 +1,9 @@
 """How fast does cyconv predict beside ONNX Runtime, OpenVINO and PyTorch on the CPU?
 
-Labels of batches from one image up. The two runtimes work on the file that cyconv exports. Each
-side works in its own process, and they take turns, one at a time. Before a case is timed, all must
-give the same labels. PyTorch runs each case in both memory layouts, and its faster one is shown; a
-peer that is not installed is left out.
+Labels of batches from one image up, cyconv's by `Network.predictor`. The two runtimes work on the
+file that cyconv exports. Each side works in its own process, and they take turns, one at a time.
+Before a case is timed, all must give the same labels. PyTorch runs each case in both memory
+layouts, and its faster one is shown; a peer that is not installed is left out.
 
 Times are medians of the turns; the ratio, the faster runtime over cyconv, is the median of the
 ratios of neighbouring turns: above 1, cyconv is faster. "of peak" is the share of what the vector
