@@ -77,6 +77,7 @@ KEPT = {  # in a checkpoint, of these types
     "dataset": str,
     "data_sha256": str,
 }
+DATASETS = "digits", "mnist", "custom"  # the names of what `datasets.load` returns
 EXAMPLE = """\
 examples:
   cyconv train --out run           keep it; Ctrl-C stops and saves
@@ -257,7 +258,13 @@ def _new(args) -> Training:
 def _resumed(args) -> Training:
     """Return the run in a folder, where it stood."""
     training = _load(args.resume / CHECKPOINT)
-    args.dataset = "digits" if training.settings["dataset"] == "digits" else "mnist"
+    name = training.settings["dataset"]
+    if name not in DATASETS:
+        raise CheckpointError(
+            f"{args.resume / CHECKPOINT}: its dataset must be one of {', '.join(DATASETS)}, "
+            f"got {name!r:.60}"
+        )
+    args.dataset = "digits" if name == "digits" else "mnist"
     return training
 
 
