@@ -127,7 +127,9 @@ def test_a_hostile_checkpoint_with_a_true_digest_is_refused_in_one_line(
         }
     training.settings.update(change)
     save_training(training, tmp_path / "checkpoint.safetensors")
-    refusal(["train", "--resume", tmp_path], capsys)
+    error = refusal(["train", "--resume", tmp_path], capsys)
+    # And not only because other data were found, or none.
+    assert ("dataset must be one of" in error) == (what == "an unknown data set")
 
 
 def test_a_training_run_of_another_program_is_not_a_run_of_this_command(tmp_path, capsys):
