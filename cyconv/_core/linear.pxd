@@ -9,8 +9,7 @@ from cyconv._core.gemm cimport gemm
 from cyconv._core.pointwise cimport bias_leaky_relu
 from cyconv._core.products cimport Operands, fills_vectors, has_vectors, multiply, transpose
 from cyconv._core.real cimport real
-from cyconv._core.tuning cimport LINE_FLOATS
-from cyconv._core.vectors cimport VECTOR_LENGTH, load, repeat, store, vector
+from cyconv._core.vectors cimport VECTOR_LENGTH, add_lanes, load, repeat, vector
 
 
 cdef struct Linear:
@@ -90,9 +89,8 @@ cdef inline void input_tile(
 cdef inline real dot(const real* a, const real* b, Py_ssize_t n) noexcept nogil:
     """Return the sum of a[i] * b[i]; four sums at once hide the latency of an addition."""
     cdef Py_ssize_t left = n, j
-    cdef real[LINE_FLOATS] lanes   # the longest vector fills a line
-    cdef real total = 0
     cdef vector[4] sums
+    cdef real[4] totals
     for j in range(4):
         sums[j] = repeat(0)
     while left >= 4 * VECTOR_LENGTH:
@@ -108,7 +106,5 @@ cdef inline real dot(const real* a, const real* b, Py_ssize_t n) noexcept nogil:
         a += VECTOR_LENGTH
         b += VECTOR_LENGTH
         left -= VECTOR_LENGTH
-    store(lanes, (sums[0] + sums[1]) + (sums[2] + sums[3]), VECTOR_LENGTH)
-    for j in range(VECTOR_LENGTH):
-        total += lanes[j]
-    return total
+    add_lanes(sums[0], sums[1], sums[2], sums[3], totals)
+    return (totals[0] + totals[1]) + (totals[2] + totals[3])

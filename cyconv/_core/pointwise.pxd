@@ -3,7 +3,7 @@
 from libc.math cimport exp, fabs, log, sqrt, sqrtf
 
 from cyconv._core.kernel cimport kernel
-from cyconv._core.real cimport SINGLE, NEGLIGIBLE, real
+from cyconv._core.real cimport NEGLIGIBLE, SINGLE, real
 from cyconv._core.tuning cimport EXERCISE_FILTERS_1, EXERCISE_FILTERS_2, EXERCISE_FILTERS_3
 from cyconv._core.vectors cimport VECTOR_LENGTH, load, repeat, store, vector
 

@@ -258,13 +258,7 @@ def _new(args) -> Training:
 def _resumed(args) -> Training:
     """Return the run in a folder, where it stood."""
     training = _load(args.resume / CHECKPOINT)
-    name = training.settings["dataset"]
-    if name not in DATASETS:
-        raise CheckpointError(
-            f"{args.resume / CHECKPOINT}: its dataset must be one of {', '.join(DATASETS)}, "
-            f"got {name!r:.60}"
-        )
-    args.dataset = "digits" if name == "digits" else "mnist"
+    args.dataset = "digits" if training.settings["dataset"] == "digits" else "mnist"
     return training
 
 
@@ -296,6 +290,10 @@ def _load(path: Path) -> Training:
     for name, kind in KEPT.items():
         if type(training.settings.get(name)) is not kind:
             raise CheckpointError(f"{path}: this is not a run of cyconv train: it has no {name}")
+    if (name := training.settings["dataset"]) not in DATASETS:
+        raise CheckpointError(
+            f"{path}: its dataset must be one of {', '.join(DATASETS)}, got {name!r:.60}"
+        )
     return training
 
 
